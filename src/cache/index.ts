@@ -1,0 +1,2 @@
+export * as CacheMiddleware from "./CacheMiddleware.ts"
+export * as CachePolicy from "./CachePolicy.ts"

@@ -1,0 +1,5 @@
+export * as CallRecord from "./CallRecord.ts"
+export * as ToolCall from "./ToolCall.ts"
+export * as ToolMeta from "./ToolMeta.ts"
+export * as ToolMiddleware from "./ToolMiddleware.ts"
+export * as ToolPipeline from "./ToolPipeline.ts"

@@ -1,0 +1,2 @@
+export * as RateLimitError from "./RateLimitError.ts"
+export * as RateLimitMiddleware from "./RateLimitMiddleware.ts"

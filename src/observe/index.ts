@@ -1,0 +1,1 @@
+export * as ObserveMiddleware from "./ObserveMiddleware.ts"

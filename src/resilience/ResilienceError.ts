@@ -1,0 +1,97 @@
+/**
+ * Why a resilience part gave up on an effect or never started it.
+ *
+ * @since 0.1.0
+ */
+import type * as Duration from "effect/Duration"
+import * as Schema from "effect/Schema"
+import { refusal } from "../internal/refusal.ts"
+
+/**
+ * The circuit is open: the dependency failed too often. `retryAfter` is when the next probe is admitted.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class CircuitOpen extends Schema.TaggedError<CircuitOpen>(
+  "effect-toolops/resilience/ResilienceError/CircuitOpen"
+)("CircuitOpen", { name: Schema.String, retryAfter: Schema.DurationFromMillis }) {
+  override get message(): string {
+    return "The circuit is open"
+  }
+}
+
+/**
+ * As many calls run, and as many wait, as the bulkhead allows.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class BulkheadFull extends Schema.TaggedError<BulkheadFull>(
+  "effect-toolops/resilience/ResilienceError/BulkheadFull"
+)("BulkheadFull", { name: Schema.String }) {
+  override get message(): string {
+    return "Too many calls are running"
+  }
+}
+
+/**
+ * The work was not done in time. `timeout` is the time that it had.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class TimedOut extends Schema.TaggedError<TimedOut>("effect-toolops/resilience/ResilienceError/TimedOut")(
+  "TimedOut",
+  { name: Schema.String, timeout: Schema.DurationFromMillis }
+) {
+  override get message(): string {
+    return "The call was not done in time"
+  }
+}
+
+/**
+ * Every attempt failed. Only where asked for: by default the last error of the work comes out unchanged.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class RetriesExhausted extends Schema.TaggedError<RetriesExhausted>(
+  "effect-toolops/resilience/ResilienceError/RetriesExhausted"
+)("RetriesExhausted", { attempts: Schema.Int, cause: Schema.Defect() }) {
+  override get message(): string {
+    return "Every attempt failed"
+  }
+}
+
+/**
+ * Every reason of a `ResilienceError`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export const Reason = Schema.Union([CircuitOpen, BulkheadFull, TimedOut, RetriesExhausted])
+
+/**
+ * A refusal of a resilience part. Catch one reason with `Effect.catchReason("ResilienceError", "CircuitOpen", ...)`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ResilienceError extends Schema.TaggedError<ResilienceError>("effect-toolops/resilience/ResilienceError")(
+  "ResilienceError",
+  { reason: Reason }
+) {
+  override get message(): string {
+    return this.reason.message
+  }
+
+  /** When a retry makes sense, if it does. */
+  get retryAfter(): Duration.Duration | undefined {
+    return "retryAfter" in this.reason ? this.reason.retryAfter : undefined
+  }
+}
+
+/** @internal */
+export const resilienceError = (reason: ResilienceError["reason"]): ResilienceError =>
+  refusal(ResilienceError, { _tag: "ResilienceError", reason })

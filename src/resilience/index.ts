@@ -1,0 +1,3 @@
+export * as ResilienceError from "./ResilienceError.ts"
+export * as ResilienceMiddleware from "./ResilienceMiddleware.ts"
+export * as ResiliencePolicy from "./ResiliencePolicy.ts"
