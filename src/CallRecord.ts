@@ -86,7 +86,8 @@ export interface LimitStatus {
  * - `identity`, `rule`: who called and which rule decided.
  * - `limits`: what each limit said.
  * - `cache`, `cacheKey`: where the answer came from.
- * - `attempts`: how many times the handler was started. `lateResults`: how many answers came after their timeout.
+ * - `attempts`: how many times the handler was started; the pipeline counts. `lateResults`: how many answers came after
+ *   their timeout.
  * - `dependency`: what the breaker, bulkhead and retry budget were keyed by.
  *
  * @category models

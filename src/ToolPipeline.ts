@@ -169,7 +169,7 @@ export type ProvidesOf<Stages extends ReadonlyArray<StageTag>> = Stages[number] 
 type RequirementOf<Stages extends ReadonlyArray<StageTag>> = Context.Service.Identifier<Stages[number]>
 
 /** What the stages made of one tool. `A`, `E` and `R` of a call pass through it unchanged, which no type can say here. */
-type Path = (call: ToolCall.ToolCall, handler: Effect.Effect<any, any, any>) => Effect.Effect<any, any, any>
+type Path = (call: ToolCall.ToolCall, handler: () => Effect.Effect<any, any, any>) => Effect.Effect<any, any, any>
 
 const compile = (stages: ReadonlyArray<ToolMiddleware.ToolMiddleware<any, any>>, tool: ToolMeta): Path => {
   // Innermost first, the order in which effects are put around each other.
@@ -183,7 +183,10 @@ const compile = (stages: ReadonlyArray<ToolMiddleware.ToolMiddleware<any, any>>,
     if (!ToolMiddleware.isPassthrough(seat)) around.push(seat)
   }
   return (call, handler) => {
-    let path = handler
+    let path: Effect.Effect<any, any, any> = Effect.suspend(() => {
+      call.record.attempts += 1
+      return handler()
+    })
     for (let i = 0; i < around.length; i++) path = around[i](call, path)
     return path
   }
@@ -207,14 +210,14 @@ const fromStages = <E, Provides>(
     run: (call, handler) =>
       Effect.suspend(() => {
         const current = ToolCall.restart(call)
-        return pathOf(current.tool)(current, handler)
+        return pathOf(current.tool)(current, () => handler)
       }),
     wrap: (tool, handler) => {
       const path = pathOf(tool)
       return (input, options) =>
         Effect.suspend(() => {
           const call = ToolCall.start(tool, input, options)
-          return path(call, Effect.suspend(() => handler(input, call)))
+          return path(call, () => handler(input, call))
         })
     },
     explain: (call) =>
