@@ -87,9 +87,9 @@ const nextCallId = (): string => {
 class ToolCallImpl<V extends Varies> implements ToolCall<V> {
   readonly tool: ToolMeta<any, V>
   readonly input: unknown
-  readonly action: string
-  readonly headers: RequestHeadersInput | undefined
-  readonly idempotencyKey: string | undefined
+  action: string
+  headers: RequestHeadersInput | undefined
+  idempotencyKey: string | undefined
   readonly record: CallRecord = new CallRecord()
   givenCallId: string | undefined
 
@@ -133,11 +133,12 @@ export const start = <V extends Varies>(
 
 /** @internal The same call with a new record. Keeps a name that was given or has been read. */
 export const restart = <V extends Varies>(call: Options<V> | ToolCall<V>): ToolCall<V> => {
-  const next = new ToolCallImpl(call.tool, call.input, undefined)
-  return Object.assign(next, {
-    action: call.action ?? "call",
-    headers: call.headers,
-    idempotencyKey: call.idempotencyKey,
-    givenCallId: call instanceof ToolCallImpl ? call.givenCallId : call.callId
-  })
+  const next = new ToolCallImpl(call.tool, call.input, call instanceof ToolCallImpl ? undefined : call)
+  if (call instanceof ToolCallImpl) {
+    next.action = call.action
+    next.headers = call.headers
+    next.idempotencyKey = call.idempotencyKey
+    next.givenCallId = call.givenCallId
+  }
+  return next
 }
