@@ -1,1 +1,3 @@
-export {}
+export * as McpOps from "./McpOps.ts"
+export * as ToolkitOps from "./ToolkitOps.ts"
+export * as ToolRefusal from "./ToolRefusal.ts"

@@ -1,0 +1,345 @@
+/**
+ * Guards an `effect/ai` toolkit with the pipeline.
+ *
+ * `guard` gives the same toolkit whose tools may also be refused, `layer` its handlers behind the pipeline. Whoever
+ * calls the tools (`McpServer.toolkit`, `LanguageModel.generateText`, `handle` by hand) then gets a refusal as a tool
+ * result that says what to do, and no span of the caller's holds the parameters.
+ *
+ * Tools that a provider runs itself have no handler and are left as they are. Dynamic tools are guarded like others; one
+ * with a raw JSON Schema has its parameters taken as they came.
+ *
+ * @since 0.1.0
+ */
+import type { AiError, AiErrorReason } from "effect/ai/AiError"
+import * as Tool from "effect/ai/Tool"
+import * as Toolkit from "effect/ai/Toolkit"
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Effectable from "effect/Effectable"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { CurrentIdentity } from "../auth/Identity.ts"
+import { restore, shield } from "../internal/spanShield.ts"
+import * as ToolMeta from "../ToolMeta.ts"
+import * as ToolPipeline from "../ToolPipeline.ts"
+import * as ToolRefusal from "./ToolRefusal.ts"
+
+/**
+ * What a tool's annotations of `effect/ai` cannot say. See `ToolMeta.Options` for the members.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Policy = Pick<
+  ToolMeta.Options<any, ToolMeta.Varies>,
+  "version" | "category" | "tags" | "scopes" | "varies" | "policy"
+>
+
+/**
+ * The annotation that carries a tool's policy.
+ *
+ * **Example** (Annotating a tool)
+ *
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Tool } from "effect/ai"
+ * import { ToolkitOps } from "effect-toolops/ai"
+ *
+ * const Search = Tool.make("docs_search", { parameters: Schema.Struct({ query: Schema.String }), success: Schema.String })
+ *   .annotate(Tool.Readonly, true)
+ *   .annotate(ToolkitOps.ToolPolicy, { varies: "everyone", policy: { ttl: "1 minute" } })
+ *
+ * ToolkitOps.metaOf(Search).id // => "docs:search"
+ * ```
+ *
+ * @category annotations
+ * @since 0.1.0
+ */
+export const ToolPolicy: Context.Reference<Policy> = Context.Reference<Policy>(
+  "effect-toolops/ai/ToolkitOps/ToolPolicy",
+  { defaultValue: () => ({}) }
+)
+
+/**
+ * How tools are named in the pipeline.
+ *
+ * - `namespace`: the namespace of every tool; a tool's name loses it where it begins with it (`docs_search` and
+ *   `docs.search` are `docs:search`). `false` for none. By default what stands before the first `_` or `.` of a name.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options {
+  readonly namespace?: string | false | undefined
+}
+
+const nameOf = (name: string, namespace: Options["namespace"]): Pick<ToolMeta.Options, "namespace" | "name"> => {
+  if (namespace === false) return { name }
+  if (namespace !== undefined) {
+    const rest = name.slice(namespace.length)
+    return { namespace, name: name.startsWith(namespace) && /^[_.]./.test(rest) ? rest.slice(1) : name }
+  }
+  const parts = /^([^_.]+)[_.](.+)$/.exec(name)
+  return parts === null ? { name } : { namespace: parts[1], name: parts[2] }
+}
+
+/**
+ * Describes a tool to the pipeline, from its name, its schemas and its annotations.
+ *
+ * **Gotchas**
+ *
+ * An unannotated tool counts as destructive and not idempotent, so it is neither cached nor retried. Annotations that
+ * contradict each other throw, as with `ToolMeta.make`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const metaOf = (tool: Tool.Any, options?: Options): ToolMeta.ToolMeta => {
+  const { annotations } = tool
+  const readOnly = Context.get(annotations, Tool.Readonly)
+  // MCP's default for `destructive` is true, which a read-only tool overrules unless it says so itself.
+  const isDestructiveSaid = annotations.mapUnsafe.has(Tool.Destructive.key)
+  return ToolMeta.make<any, ToolMeta.Varies>({
+    ...Context.get(annotations, ToolPolicy),
+    ...nameOf(tool.name, options?.namespace),
+    description: Tool.getDescription(tool),
+    readOnly,
+    destructive: readOnly && !isDestructiveSaid ? false : Context.get(annotations, Tool.Destructive),
+    idempotent: Context.get(annotations, Tool.Idempotent),
+    openWorld: Context.get(annotations, Tool.OpenWorld),
+    input: codecOf(tool.parametersSchema),
+    success: codecOf(tool.successSchema),
+    failure: codecOf(tool.failureSchema)
+  })
+}
+
+// A schema whose codec needs services cannot be used by the cache, which then treats the call as not cacheable. A raw
+// JSON Schema is no codec at all.
+const codecOf = (schema: unknown): Schema.Codec<any, any> | undefined =>
+  Schema.isSchema(schema) ? schema as Schema.Codec<any, any> : undefined
+
+/**
+ * A tool that may be refused.
+ *
+ * @category utility types
+ * @since 0.1.0
+ */
+export type GuardedTool<T extends Tool.Any> = T extends
+  Tool.ProviderDefined<infer Id, infer Name, infer Config, infer RequiresHandler> ?
+  RequiresHandler extends true ?
+    Tool.ProviderDefined<Id, Name, Omit<Config, "failure"> & WithRefusal<Config>, RequiresHandler> :
+  T
+  : T extends Tool.Dynamic<infer Name, infer Config, infer Requirements>
+    ? Tool.Dynamic<Name, Omit<Config, "failure"> & WithRefusal<Config>, Requirements>
+  : T extends Tool.Tool<infer Name, infer Config, infer Requirements>
+    ? Tool.Tool<Name, Omit<Config, "failure"> & WithRefusal<Config>, Requirements>
+  : never
+
+/** @internal */
+export interface WithRefusal<Config extends { readonly failure: Schema.Constraint }> {
+  readonly failure: Schema.Union<readonly [Config["failure"], typeof ToolRefusal.ToolRefusal]>
+}
+
+/**
+ * The tools of a toolkit, each of which may be refused.
+ *
+ * @category utility types
+ * @since 0.1.0
+ */
+export type GuardedTools<Tools extends Record<string, Tool.Any>> = {
+  readonly [Name in keyof Tools]: GuardedTool<Tools[Name]>
+}
+
+// Handlers that `layer` has put behind a pipeline.
+const guardedHandlers = new WeakSet<object>()
+
+/**
+ * Makes a toolkit whose tools may be refused and leave no parameters on the caller's span.
+ *
+ * **Details**
+ *
+ * A refusal is always a result that is marked as failed, also where a tool's `failureMode` is `error`: the model is to
+ * read it. The handler's own failures keep the tool's mode.
+ *
+ * **Gotchas**
+ *
+ * Its handlers come from `layer`. Handlers that are not behind a pipeline are a defect when the toolkit is used.
+ * `Toolkit.merge` keeps the tools and drops the rest, so merge first and guard the whole.
+ *
+ * **Example** (Guarding a toolkit)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Tool, Toolkit } from "effect/ai"
+ * import { ToolkitOps } from "effect-toolops/ai"
+ *
+ * const Echo = Tool.make("echo", { parameters: Schema.Struct({ text: Schema.String }), success: Schema.String })
+ * const Tools = ToolkitOps.guard(Toolkit.make(Echo))
+ *
+ * // Needs a ToolPipeline. Provide it to `McpServer.toolkit(Tools)` or to a program that uses a language model.
+ * const ToolsLive = ToolkitOps.layer(Tools, { echo: ({ text }) => Effect.succeed(text) })
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const guard = <Tools extends Record<string, Tool.Any>>(
+  toolkit: Toolkit.Toolkit<Tools>
+): Toolkit.Toolkit<GuardedTools<Tools>> => {
+  const tools = Object.values<Tool.Any>(toolkit.tools).map((tool) =>
+    requiresHandler(tool) ? declareRefusal(tool) : tool
+  )
+  const inner = Toolkit.make(...tools)
+  const guarded = Object.assign(
+    function() {},
+    inner,
+    Effectable.Prototype<typeof inner>({
+      label: "Toolkit",
+      evaluate(fiber) {
+        for (const tool of tools) {
+          const handler = fiber.context.mapUnsafe.get(tool.id) as Tool.Handler<string> | undefined
+          if (handler !== undefined && !guardedHandlers.has(handler.handler)) {
+            return Effect.die(
+              new TypeError(`ToolkitOps.guard: the handler of ${tool.name} is not from ToolkitOps.layer`)
+            )
+          }
+        }
+        return Effect.map(inner, (built) => ({ tools: built.tools, handle: guardHandle(built) }))
+      }
+    })
+  )
+  // `inner` has the tools of `toolkit`, each with one more failure: what `GuardedTools` says and TypeScript cannot derive.
+  return guarded as unknown as Toolkit.Toolkit<GuardedTools<Tools>>
+}
+
+const requiresHandler = (tool: Tool.Any): boolean => !Tool.isProviderDefined(tool) || tool.requiresHandler
+
+const declareRefusal = (tool: Tool.Any): Tool.Any =>
+  tool.setFailure(Schema.Union([tool.failureSchema, ToolRefusal.ToolRefusal]))
+
+const guardHandle = (
+  built: Toolkit.WithHandler<Record<string, Tool.Any>>
+): Toolkit.WithHandler<Record<string, Tool.Any>>["handle"] =>
+(name, ...rest) => Effect.map(shield(built.handle(name, ...rest)), returnRefusals)
+
+const returnRefusals = <T extends Tool.Any, E, R>(
+  stream: Stream.Stream<Tool.HandlerResult<T>, E, R>
+): Stream.Stream<Tool.HandlerResult<T>, E, R> =>
+  Stream.catchCause(stream, (cause) => {
+    const refused = cause.reasons.find((reason) =>
+      Cause.isFailReason(reason) && reason.error instanceof ToolRefusal.ToolRefusal
+    )
+    return refused === undefined || !Cause.isFailReason(refused)
+      // The whole cause, because its annotations tell callers where the failure is from.
+      ? Stream.failCause(cause)
+      : Stream.succeed({
+        // `guard` has declared the refusal as a failure of the tool, so it is one of its results.
+        result: refused.error as Tool.Result<T>,
+        encodedResult: { ...refused.error },
+        isFailure: true,
+        failureOrigin: "handler",
+        preliminary: false
+      })
+  })
+
+/**
+ * The handlers of a guarded toolkit: those of `effect/ai`, each of which may need `CurrentIdentity`.
+ *
+ * @category utility types
+ * @since 0.1.0
+ */
+export type HandlersFrom<Tools extends Record<string, Tool.Any>> = {
+  readonly [Name in keyof Tools as Tool.RequiresHandler<Tools[Name]> extends true ? Name : never]: (
+    params: Tool.Parameters<Tools[Name]>,
+    context: Toolkit.HandlerContext<Tools[Name]>
+  ) => Effect.Effect<
+    Tool.Success<Tools[Name]>,
+    Tool.Failure<Tools[Name]> | AiError | AiErrorReason,
+    Tool.HandlerServices<Tools[Name]> | CurrentIdentity
+  >
+}
+
+/**
+ * What every tool of a toolkit must have declared before its handlers can be guarded. Evaluates to a type that nothing
+ * has, named after the mistake.
+ *
+ * @category utility types
+ * @since 0.1.0
+ */
+export type DeclaresRefusal<Tools extends Record<string, Tool.Any>> = [
+  {
+    [Name in keyof Tools]: Tool.RequiresHandler<Tools[Name]> extends true
+      ? ToolRefusal.ToolRefusal extends Tool.Failure<Tools[Name]> ? never : Name
+      : never
+  }[keyof Tools]
+] extends [never] ? unknown
+  : { readonly "~effect-toolops/error": "pass the toolkit through ToolkitOps.guard first" }
+
+/**
+ * Provides the handlers of a guarded toolkit, behind the pipeline.
+ *
+ * **Details**
+ *
+ * Takes what `Toolkit.toLayer` takes. A handler may also need `CurrentIdentity`, which the pipeline provides, unless its
+ * tool is for everyone: such a handler runs without it, so that no caller's answer is made for another. Names that come
+ * out the same (`docs_read` and `docs.read`), bad annotations and bad policies throw when the layer is built.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = <
+  Tools extends Record<string, Tool.Any>,
+  Handlers extends HandlersFrom<Tools>,
+  EX = never,
+  RX = never
+>(
+  toolkit: Toolkit.Toolkit<Tools> & DeclaresRefusal<Tools>,
+  handlers: Handlers | Effect.Effect<Handlers, EX, RX>,
+  options?: Options
+): Layer.Layer<Tool.HandlersFor<Tools>, EX, Exclude<RX, Scope.Scope> | ToolPipeline.ToolPipeline> => {
+  const tools = Object.values<Tool.Any>(toolkit.tools).filter(requiresHandler)
+  const build = Effect.gen(function*() {
+    const pipeline = yield* ToolPipeline.ToolPipeline
+    const given: Record<string, AnyHandler> = Effect.isEffect(handlers) ? yield* handlers : handlers
+    const seen = new Map<string, string>()
+    const behind: Record<string, AnyHandler> = {}
+    for (const tool of tools) {
+      const meta = metaOf(tool, options)
+      const other = seen.get(meta.id)
+      if (other !== undefined) {
+        throw new TypeError(`ToolkitOps.layer: ${other} and ${tool.name} are both named ${meta.id}`)
+      }
+      seen.set(meta.id, tool.name)
+      behind[tool.name] = guardHandler(pipeline, meta, given[tool.name])
+    }
+    // The names and types of the handlers are those of `given`.
+    return behind as unknown as Toolkit.HandlersFrom<Tools>
+  })
+  return toolkit.toLayer(build)
+}
+
+type AnyHandler = (params: any, context: Toolkit.HandlerContext<any>) => Effect.Effect<any, any, any>
+
+const guardHandler = (
+  pipeline: ToolPipeline.Pipeline<ToolPipeline.PipelineError, CurrentIdentity>,
+  meta: ToolMeta.ToolMeta,
+  handler: AnyHandler
+): AnyHandler => {
+  const run: AnyHandler = meta.varies === "everyone"
+    ? (params, context) => Effect.updateContext(Effect.suspend(() => handler(params, context)), withoutIdentity)
+    : (params, context) => Effect.suspend(() => handler(params, context))
+  // Prepares the path of the tool now, so that a bad policy is found before the first call.
+  pipeline.wrap(meta, run as never)
+  const guarded: AnyHandler = (params, context) =>
+    restore(Effect.mapError(
+      pipeline.run({ tool: meta, input: params, callId: context.toolCallId }, run(params, context)),
+      (error) => ToolRefusal.isPipelineError(error) ? ToolRefusal.fromError(error, meta) : error
+    ))
+  guardedHandlers.add(guarded)
+  return guarded
+}
+
+const withoutIdentity = Context.omit(CurrentIdentity)
