@@ -15,6 +15,8 @@ import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import * as Option from "effect/Option"
 import type * as Tracer from "effect/Tracer"
+import { Authenticator, identify } from "../auth/Authenticator.ts"
+import { CurrentIdentity } from "../auth/Identity.ts"
 import { CurrentMcpRequest, type McpRequest } from "../observe/McpRequest.ts"
 import { RequestHeaders } from "../ToolCall.ts"
 import type { PipelineError } from "../ToolPipeline.ts"
@@ -84,6 +86,36 @@ const traceOf = (metadata: object | undefined): Tracer.AnySpan | undefined => {
   if (typeof traceparent !== "string") return undefined
   return Option.getOrUndefined(HttpTraceContext.w3c(Headers.fromRecordUnsafe({ traceparent })))
 }
+
+/**
+ * Authenticates every request before anything else happens, and provides `CurrentIdentity` to what runs.
+ *
+ * **When to use**
+ *
+ * Use it for servers whose resources and prompts need to know the caller too. Where only tools do, `headers` is enough:
+ * the pipeline authenticates, and a refused call is counted and recorded like any other.
+ *
+ * **Details**
+ *
+ * A request that cannot be authenticated gets a JSON-RPC error (see `toMcpError`). For the pipeline the caller is then
+ * known, so that its auth stage only authorizes. Combine it with `headers`: `McpOps.headers.combine(McpOps.authenticate)`.
+ *
+ * @category middleware
+ * @since 0.1.0
+ */
+export const authenticate: McpServer.Middleware<{
+  provides: CurrentIdentity
+  error: McpSchema.McpErrorBase
+  requires: never
+  layerError: never
+  layerRequires: Authenticator
+}> = McpServer.middleware<{ provides: CurrentIdentity }>()(
+  Effect.map(Authenticator, (authenticator) => (effect, options) =>
+    Effect.matchEffect(identify(authenticator, options.headers), {
+      onFailure: (error) => Effect.fail(toMcpError(error)),
+      onSuccess: (identity) => Effect.provideService(effect, CurrentIdentity, identity)
+    }))
+)
 
 /**
  * The JSON-RPC codes of refusals, from the range that the protocol leaves to implementations (-32000 to -32019) and

@@ -1,0 +1,235 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Layer, Schema, Tracer } from "effect"
+import { ToolCall } from "effect-toolops"
+import { McpOps, ToolkitOps } from "effect-toolops/ai"
+import { Authenticator, AuthError, AuthMiddleware, Identity } from "effect-toolops/auth"
+import { RateLimitError, RateLimitMiddleware } from "effect-toolops/limit"
+import { McpRequest, ObserveMiddleware } from "effect-toolops/observe"
+import { ResilienceError, ResilienceMiddleware } from "effect-toolops/resilience"
+import { McpServer, Tool, Toolkit } from "effect/ai"
+import { call, connect, pipeline, serve } from "./mcp.ts"
+
+const secret = "canary-77aa"
+
+const WhoAmI = Tool.make("who_am_i", {
+  parameters: Schema.Struct({ word: Schema.String }),
+  success: Schema.Struct({ principal: Schema.String, word: Schema.String })
+})
+
+const Tools = ToolkitOps.guard(Toolkit.make(WhoAmI))
+
+const handlers = ToolkitOps.layer(Tools, {
+  who_am_i: ({ word }) =>
+    Effect.gen(function*() {
+      yield* Effect.yieldNow
+      const identity = yield* Identity.CurrentIdentity
+      yield* Effect.yieldNow
+      return { principal: identity.principal, word }
+    })
+})
+
+const registrations = McpServer.toolkit(Tools).pipe(Layer.provide(McpOps.headers.layer), Layer.provide(handlers))
+
+/** Takes the `x-user` header for the caller. */
+const userHeader = Layer.succeed(AuthMiddleware.AuthMiddleware, {
+  name: "auth",
+  forTool: () => <A, E, R>(_call: ToolCall.ToolCall, next: Effect.Effect<A, E, R>) =>
+    Effect.withFiber((fiber): Effect.Effect<A, E | AuthError.AuthError, R> => {
+      const user = fiber.getRef(ToolCall.RequestHeaders)?.["x-user"]
+      return typeof user === "string"
+        ? Effect.provideService(next, Identity.CurrentIdentity, Identity.make({ principal: user }))
+        : Effect.fail(new AuthError.AuthError({ reason: new AuthError.MissingCredentials() }))
+    })
+})
+
+const refusing = <E>(error: E) => ({ name: "refusing", forTool: () => () => Effect.fail(error) })
+
+describe("McpOps.headers", () => {
+  it.live("lets the pipeline see who calls, and tells a caller without credentials so", () =>
+    Effect.gen(function*() {
+      const url = yield* serve(registrations.pipe(Layer.provide(pipeline({ auth: userHeader }))))
+      const known = yield* call(yield* connect(url, { "X-User": "ada" }), "who_am_i", { word: "hi" })
+      assert.deepStrictEqual([known.isError, known.structured], [false, { principal: "ada", word: "hi" }])
+      const unknown = yield* call(yield* connect(url), "who_am_i", { word: "hi" })
+      assert.isTrue(unknown.isError)
+      assert.deepStrictEqual(JSON.parse(unknown.text), {
+        _tag: "ToolRefused",
+        reason: "MissingCredentials",
+        message: "No credentials were presented. Do not try again without valid credentials.",
+        retryable: false
+      })
+    }))
+
+  it.live("says that the call came over MCP and in which trace", () => {
+    const seen: Array<McpRequest.McpRequest | undefined> = []
+    const watching = Layer.succeed(ObserveMiddleware.ObserveMiddleware, {
+      name: "observe",
+      forTool: () => (_call, next) =>
+        Effect.withFiber((fiber) => {
+          seen.push(fiber.getRef(McpRequest.CurrentMcpRequest))
+          return next
+        })
+    })
+    return Effect.gen(function*() {
+      const url = yield* serve(registrations.pipe(Layer.provide(pipeline({ observe: watching }))))
+      const client = yield* connect(url)
+      const traceId = "0af7651916cd43dd8448eb211c80319c"
+      const trace = { traceparent: `00-${traceId}-b7ad6b7169203331-01` }
+      yield* Effect.promise(() => client.callTool({ name: "who_am_i", arguments: { word: "a" }, _meta: trace }))
+      yield* Effect.promise(() => client.callTool({ name: "who_am_i", arguments: { word: "a" } }))
+      assert.strictEqual(seen[0]?.transport, "tcp")
+      assert.strictEqual(seen[0]?.protocolVersion, "2025-11-25")
+      assert.strictEqual(seen[0]?.parent?.traceId, traceId)
+      assert.isUndefined(seen[1]?.parent)
+    })
+  })
+
+  it.live("does not mix up 200 concurrent calls of 20 callers", () =>
+    Effect.gen(function*() {
+      const url = yield* serve(registrations.pipe(Layer.provide(pipeline({ auth: userHeader }))))
+      const users = Array.from({ length: 20 }, (_, index) => `user-${index}`)
+      const clients = yield* Effect.forEach(users, (user) =>
+        Effect.map(connect(url, { "x-user": user }), (client) => ({ user, client })), { concurrency: 5 })
+      const calls = Array.from({ length: 200 }, (_, index) => ({ ...clients[index % 20]!, word: `${secret}-${index}` }))
+      const answers = yield* Effect.forEach(calls, ({ client, user, word }) =>
+        Effect.map(call(client, "who_am_i", { word }), (answer) => [answer.structured, { principal: user, word }]), {
+        concurrency: "unbounded"
+      })
+      assert.lengthOf(answers, 200)
+      for (const [came, expected] of answers) {
+        assert.deepStrictEqual(came, expected)
+      }
+    }))
+})
+
+describe("McpOps.authenticate", () => {
+  const authenticator = Layer.succeed(
+    Authenticator.Authenticator,
+    Authenticator.make({
+      authenticate: (headers) => {
+        const user = headers["x-user"]
+        return typeof user !== "string"
+          ? Effect.succeedNone
+          : user === "mallory"
+          ? Effect.fail(new AuthError.AuthError({ reason: new AuthError.InvalidCredentials() }))
+          : Effect.succeedSome(Identity.make({ principal: user }))
+      }
+    })
+  )
+  const authenticated = McpServer.toolkit(Tools).pipe(
+    Layer.provide(McpOps.headers.combine(McpOps.authenticate).layer),
+    Layer.provide(handlers),
+    Layer.provide([authenticator, pipeline()])
+  )
+
+  it.live("makes the caller known to handlers, and answers the others with a JSON-RPC error", () =>
+    Effect.gen(function*() {
+      const url = yield* serve(authenticated)
+      const answer = yield* call(yield* connect(url, { "x-user": "ada" }), "who_am_i", { word: "hi" })
+      assert.deepStrictEqual(answer.structured, { principal: "ada", word: "hi" })
+      for (
+        const [headers, reason] of [[{}, "MissingCredentials"], [
+          { "x-user": "mallory" },
+          "InvalidCredentials"
+        ]] as const
+      ) {
+        const client = yield* connect(url, headers)
+        const error = yield* Effect.flip(Effect.tryPromise({
+          try: () => client.callTool({ name: "who_am_i", arguments: { word: "hi" } }),
+          catch: (error) => error as { readonly code: number; readonly data: { readonly reason: string } }
+        }))
+        assert.strictEqual(error.code, McpOps.errorCodes.unauthenticated)
+        assert.strictEqual(error.data.reason, reason)
+      }
+    }))
+})
+
+describe("an MCP server whose toolkit is guarded", () => {
+  const refusals = [
+    [
+      "limit",
+      {
+        limit: Layer.succeed(
+          RateLimitMiddleware.RateLimitMiddleware,
+          refusing(
+            new RateLimitError.RateLimitError({
+              reason: new RateLimitError.RateLimited({ limit: "x", per: "identity", retryAfter: Duration.seconds(7) })
+            })
+          )
+        )
+      },
+      { reason: "RateLimited", retryable: true, retryAfterMillis: 7_000 }
+    ],
+    [
+      "resilience",
+      {
+        resilience: Layer.succeed(
+          ResilienceMiddleware.ResilienceMiddleware,
+          refusing(
+            new ResilienceError.ResilienceError({
+              reason: new ResilienceError.CircuitOpen({ name: "internal-db", retryAfter: Duration.seconds(3) })
+            })
+          )
+        )
+      },
+      { reason: "CircuitOpen", retryable: true, retryAfterMillis: 3_000 }
+    ],
+    [
+      "auth",
+      {
+        auth: Layer.succeed(
+          AuthMiddleware.AuthMiddleware,
+          refusing(new AuthError.AuthError({ reason: new AuthError.Forbidden({ tool: "who:am_i", action: "call" }) }))
+        )
+      },
+      { reason: "Forbidden", retryable: false }
+    ]
+  ] as const
+
+  for (const [stage, stages, expected] of refusals) {
+    it.live(`gives a refusal of the ${stage} stage as a tool error with data`, () =>
+      Effect.gen(function*() {
+        const url = yield* serve(registrations.pipe(Layer.provide(pipeline(stages))))
+        const answer = yield* call(yield* connect(url), "who_am_i", { word: secret })
+        assert.isTrue(answer.isError)
+        assert.include(JSON.parse(answer.text), expected)
+        assert.notInclude(answer.text, "internal-db")
+        assert.notInclude(answer.text, secret)
+      }))
+  }
+
+  it.live("keeps the arguments off every span", () => {
+    const spans: Array<Tracer.NativeSpan> = []
+    const tracer = Tracer.make({
+      span: (options) => {
+        const span = new Tracer.NativeSpan(options)
+        spans.push(span)
+        return span
+      }
+    })
+    return Effect.gen(function*() {
+      const url = yield* serve(registrations.pipe(Layer.provide(pipeline())))
+      const client = yield* connect(url)
+      yield* call(client, "who_am_i", { word: secret })
+      yield* Effect.exit(call(client, "who_am_i", { word: { not: "a word", secret } }))
+      const told = spans.map((span) => [span.name, [...span.attributes]])
+      assert.isAbove(spans.filter((span) => span.name.includes("tools/call")).length, 0)
+      assert.notInclude(JSON.stringify(told), secret)
+    }).pipe(Effect.withTracer(tracer))
+  })
+})
+
+describe("McpOps.toMcpError", () => {
+  it("keeps to the codes that the protocol leaves free", () => {
+    for (const code of Object.values(McpOps.errorCodes)) {
+      assert.isTrue(code <= -32_000 && code >= -32_019)
+    }
+    const error = McpOps.toMcpError(
+      new RateLimitError.RateLimitError({
+        reason: new RateLimitError.RateLimited({ limit: "x", per: "identity", retryAfter: Duration.seconds(7) })
+      })
+    )
+    assert.strictEqual(error.code, McpOps.errorCodes.limited)
+    assert.include(error.data, { reason: "RateLimited", retryAfterMillis: 7_000 })
+  })
+})

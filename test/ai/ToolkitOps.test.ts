@@ -1,0 +1,390 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Context, Duration, Effect, Exit, Layer, Schema, Stream, Tracer } from "effect"
+import { ToolMeta } from "effect-toolops"
+import { ToolkitOps, ToolRefusal } from "effect-toolops/ai"
+import { AuthError, AuthMiddleware, Identity } from "effect-toolops/auth"
+import { RateLimitError, RateLimitMiddleware } from "effect-toolops/limit"
+import { ResilienceError } from "effect-toolops/resilience"
+import { LanguageModel, Tool, Toolkit } from "effect/ai"
+import { pipeline } from "./mcp.ts"
+
+const secret = "canary-5f1e"
+
+class Broken extends Schema.TaggedError<Broken>("test/Broken")("Broken", { part: Schema.String }) {}
+
+const Echo = Tool.make("text_echo", {
+  description: "Says it again",
+  parameters: Schema.Struct({ text: Schema.String }),
+  success: Schema.Struct({ text: Schema.String }),
+  failure: Broken
+}).annotate(Tool.Readonly, true)
+
+const Tools = ToolkitOps.guard(Toolkit.make(Echo))
+
+const echo = ToolkitOps.layer(Tools, { text_echo: ({ text }) => Effect.succeed({ text }) })
+
+const limited = Layer.succeed(RateLimitMiddleware.RateLimitMiddleware, {
+  name: "limit",
+  forTool: () => () =>
+    Effect.fail(
+      new RateLimitError.RateLimitError({
+        reason: new RateLimitError.RateLimited({
+          limit: "per-minute",
+          per: "identity",
+          retryAfter: Duration.millis(11_500)
+        })
+      })
+    )
+} as never)
+
+const handleLast = (text: unknown) =>
+  Effect.gen(function*() {
+    const tools = yield* Tools
+    const results = yield* Stream.runCollect(yield* tools.handle("text_echo", { text } as never))
+    return results[results.length - 1]!
+  })
+
+const recordingTracer = () => {
+  const spans: Array<Tracer.NativeSpan> = []
+  const tracer = Tracer.make({
+    span: (options) => {
+      const span = new Tracer.NativeSpan(options)
+      spans.push(span)
+      return span
+    }
+  })
+  const printed = () => JSON.stringify(spans.map((span) => [span.name, [...span.attributes], span.events]))
+  return { tracer, spans, printed }
+}
+
+describe("ToolkitOps.metaOf", () => {
+  it("takes name, description and annotations over", () => {
+    const meta = ToolkitOps.metaOf(
+      Tool.make("github_create_issue", { description: "Opens an issue" })
+        .annotate(Tool.Idempotent, true)
+        .annotate(Tool.OpenWorld, false)
+        .annotate(ToolkitOps.ToolPolicy, { scopes: ["issues:write"], tags: ["slow"], varies: "tenant", version: "2" })
+    )
+    assert.strictEqual(meta.id, "github:create_issue")
+    assert.strictEqual(meta.description, "Opens an issue")
+    assert.deepStrictEqual(
+      [meta.readOnly, meta.destructive, meta.idempotent, meta.openWorld, meta.varies, meta.version],
+      [false, true, true, false, "tenant", "2"]
+    )
+    assert.deepStrictEqual(meta.scopes, ["issues:write"])
+    assert.deepStrictEqual(meta.tags, ["slow"])
+  })
+
+  it("takes an unannotated tool for destructive and not idempotent", () => {
+    const meta = ToolkitOps.metaOf(Tool.make("anything"))
+    assert.deepStrictEqual([meta.id, meta.readOnly, meta.destructive, meta.idempotent], [
+      "anything",
+      false,
+      true,
+      false
+    ])
+  })
+
+  it("takes a read-only tool for not destructive, and refuses one that says it is", () => {
+    assert.isFalse(ToolkitOps.metaOf(Echo).destructive)
+    assert.throws(() => ToolkitOps.metaOf(Echo.annotate(Tool.Destructive, true)), /both readOnly and destructive/)
+  })
+
+  it("names tools by convention, by option, or not at all", () => {
+    const idOf = (name: string, options?: ToolkitOps.Options) => ToolkitOps.metaOf(Tool.make(name), options).id
+    assert.strictEqual(idOf("docs.read_all"), "docs:read_all")
+    assert.strictEqual(idOf("_private"), "_private")
+    assert.strictEqual(idOf("docs_"), "docs_")
+    assert.strictEqual(idOf("docs_read", { namespace: "docs" }), "docs:read")
+    assert.strictEqual(idOf("docsread", { namespace: "docs" }), "docs:docsread")
+    assert.strictEqual(idOf("read", { namespace: "docs" }), "docs:read")
+    assert.strictEqual(idOf("get_weather", { namespace: false }), "get_weather")
+  })
+})
+
+describe("ToolkitOps", () => {
+  it.effect("answers with what the handler answers", () =>
+    Effect.gen(function*() {
+      const result = yield* handleLast("hi")
+      assert.isFalse(result.isFailure)
+      assert.deepStrictEqual(result.result, { text: "hi" })
+    }).pipe(Effect.provide(echo.pipe(Layer.provide(pipeline())))))
+
+  it.effect("runs one tool's every call under one ToolMeta with decoded input and the call id", () => {
+    const seen: Array<readonly [ToolMeta.ToolMeta, unknown, string]> = []
+    const watching = Layer.succeed(RateLimitMiddleware.RateLimitMiddleware, {
+      name: "limit",
+      forTool: (tool) => (call, next) => {
+        seen.push([tool, call.input, call.callId])
+        return next
+      }
+    })
+    return Effect.gen(function*() {
+      const tools = yield* Tools
+      yield* Stream.runDrain(yield* tools.handle("text_echo", { text: "a" }, "call-a"))
+      yield* Stream.runDrain(yield* tools.handle("text_echo", { text: "b" }, "call-b"))
+      assert.strictEqual(seen[0]![0], seen[1]![0])
+      assert.strictEqual(seen[0]![0].id, "text:echo")
+      assert.deepStrictEqual(seen.map(([_, input, id]) => [input, id]), [
+        [{ text: "a" }, "call-a"],
+        [{ text: "b" }, "call-b"]
+      ])
+    }).pipe(Effect.provide(echo.pipe(Layer.provide(pipeline({ limit: watching })))))
+  })
+
+  it.effect("gives a refusal as a failed result, also where failures are errors", () =>
+    Effect.gen(function*() {
+      const result = yield* handleLast("hi")
+      assert.isTrue(result.isFailure)
+      assert.strictEqual(result.failureOrigin, "handler")
+      assert.instanceOf(result.result, ToolRefusal.ToolRefusal)
+      assert.deepStrictEqual(result.encodedResult, {
+        _tag: "ToolRefused",
+        reason: "RateLimited",
+        message: "The rate limit is used up. Try again in 12 seconds.",
+        retryable: true,
+        retryAfterMillis: 11_500
+      })
+    }).pipe(Effect.provide(echo.pipe(Layer.provide(pipeline({ limit: limited }))))))
+
+  it.effect("keeps the handler's own failures in the tool's failure mode", () => {
+    const failing = ToolkitOps.layer(Tools, { text_echo: () => Effect.fail(new Broken({ part: "wheel" })) })
+    return Effect.gen(function*() {
+      const exit = yield* Effect.exit(handleLast("hi"))
+      assert(Exit.isFailure(exit))
+      const [reason] = exit.cause.reasons
+      assert(reason !== undefined && Cause.isFailReason(reason))
+      assert.instanceOf(reason.error, Broken)
+      // McpServer tells a handler's failure from an internal one by this.
+      assert.strictEqual(Context.get(Cause.reasonAnnotations(reason), Toolkit.FailureOrigin), "handler")
+    }).pipe(Effect.provide(failing.pipe(Layer.provide(pipeline()))))
+  })
+
+  it.effect("lets a defect of the handler out as a defect", () => {
+    const dying = ToolkitOps.layer(Tools, { text_echo: () => Effect.die("bug") })
+    return Effect.gen(function*() {
+      const exit = yield* Effect.exit(handleLast("hi"))
+      assert(Exit.isFailure(exit))
+      assert.strictEqual(Cause.squash(exit.cause), "bug")
+    }).pipe(Effect.provide(dying.pipe(Layer.provide(pipeline()))))
+  })
+
+  it.effect("passes preliminary results on, and the handlers' own dependencies", () => {
+    class Suffix extends Context.Service<Suffix, string>()("test/Suffix") {}
+    const handlers = ToolkitOps.layer(
+      Tools,
+      Effect.gen(function*() {
+        const suffix = yield* Suffix
+        return {
+          text_echo: Effect.fnUntraced(function*({ text }, context) {
+            yield* context.preliminary({ text: "half" })
+            return { text: text + suffix }
+          })
+        }
+      })
+    )
+    return Effect.gen(function*() {
+      const tools = yield* Tools
+      const results = yield* Stream.runCollect(yield* tools.handle("text_echo", { text: "hi" }))
+      assert.deepStrictEqual(results.map((one) => [one.preliminary, one.result]), [
+        [true, { text: "half" }],
+        [false, { text: "hi!" }]
+      ])
+    }).pipe(Effect.provide(
+      handlers.pipe(Layer.provide([pipeline(), Layer.succeed(Suffix, "!")]))
+    ))
+  })
+
+  it.effect("provides the caller to a handler, and hides it from one whose tool is for everyone", () => {
+    const Mine = Tool.make("who_mine", { success: Schema.String })
+    const Ours = Tool.make("who_ours", { success: Schema.String })
+      .annotate(ToolkitOps.ToolPolicy, { varies: "everyone" })
+    const Both = ToolkitOps.guard(Toolkit.make(Mine, Ours))
+    const principal = () => Effect.map(Identity.CurrentIdentity, (identity) => identity.principal)
+    const layer = ToolkitOps.layer(Both, { who_mine: principal, who_ours: principal })
+    return Effect.gen(function*() {
+      const tools = yield* Both
+      const mine = yield* Stream.runCollect(yield* tools.handle("who_mine", {}))
+      assert.strictEqual(mine[0]!.result, "ada")
+      const ours = yield* Effect.exit(Effect.flatMap(tools.handle("who_ours", {}), Stream.runDrain))
+      assert(Exit.isFailure(ours) && Cause.hasDies(ours.cause))
+    }).pipe(
+      Effect.provideService(Identity.CurrentIdentity, Identity.make({ principal: "ada" })),
+      Effect.provide(layer.pipe(Layer.provide(pipeline({ auth: AuthMiddleware.layerPassthrough }))))
+    )
+  })
+
+  it.effect("dies rather than run a handler that is not behind a pipeline", () =>
+    Effect.gen(function*() {
+      const exit = yield* Effect.exit(handleLast("hi"))
+      assert(Exit.isFailure(exit))
+      assert.match(String(Cause.squash(exit.cause)), /text_echo is not from ToolkitOps\.layer/)
+    }).pipe(Effect.provide(Tools.toLayer({ text_echo: ({ text }) => Effect.succeed({ text }) }))))
+
+  it.effect("refuses two tools that come out with one name", () => {
+    const Twins = ToolkitOps.guard(Toolkit.make(Tool.make("docs_read"), Tool.make("docs.read")))
+    const layer = ToolkitOps.layer(Twins, { docs_read: () => Effect.void, "docs.read": () => Effect.void })
+    return Effect.gen(function*() {
+      const exit = yield* Effect.exit(Effect.scoped(Layer.build(layer.pipe(Layer.provide(pipeline())))))
+      assert(Exit.isFailure(exit))
+      assert.match(String(Cause.squash(exit.cause)), /docs_read and docs\.read are both named docs:read/)
+    })
+  })
+
+  it.effect("leaves a tool that its provider runs as it is", () => {
+    const Search = Tool.providerDefined({
+      id: "vendor.search",
+      customName: "VendorSearch",
+      providerName: "search",
+      args: Schema.Struct({}),
+      success: Schema.String
+    })({})
+    const Mixed = ToolkitOps.guard(Toolkit.make(Search, Echo))
+    assert.strictEqual(Mixed.tools.VendorSearch, Search)
+    const layer = ToolkitOps.layer(Mixed, { text_echo: ({ text }) => Effect.succeed({ text }) })
+    return Effect.gen(function*() {
+      const tools = yield* Mixed
+      const results = yield* Stream.runCollect(yield* tools.handle("text_echo", { text: "hi" }))
+      assert.deepStrictEqual(results[0]!.result, { text: "hi" })
+    }).pipe(Effect.provide(layer.pipe(Layer.provide(pipeline({ limit: RateLimitMiddleware.layerPassthrough })))))
+  })
+
+  it.effect("guards a dynamic tool, whose parameters come as they are", () => {
+    const Any = Tool.dynamic("any_thing", {
+      parameters: { type: "object", properties: { a: { type: "number" } } },
+      success: Schema.String
+    })
+    const Dynamic = ToolkitOps.guard(Toolkit.make(Any))
+    const layer = ToolkitOps.layer(Dynamic, { any_thing: (params) => Effect.succeed(JSON.stringify(params)) })
+    return Effect.gen(function*() {
+      const tools = yield* Dynamic
+      const results = yield* Stream.runCollect(yield* tools.handle("any_thing", { a: 1 } as never))
+      assert.strictEqual(results[0]!.result, `{"a":1}`)
+    }).pipe(Effect.provide(layer.pipe(Layer.provide(pipeline()))))
+  })
+
+  it.effect("keeps parameters off the caller's span, whatever becomes of the call", () => {
+    const { printed, spans, tracer } = recordingTracer()
+    return Effect.gen(function*() {
+      yield* handleLast(secret)
+      yield* Effect.exit(handleLast({ not: "a string", secret }))
+      const tools = yield* Tools
+      yield* Effect.exit(tools.handle("no_such_tool" as never, { text: secret } as never))
+    }).pipe(
+      Effect.withSpan("request"),
+      Effect.withTracer(tracer),
+      Effect.provide(echo.pipe(Layer.provide(pipeline()))),
+      Effect.tap(() =>
+        Effect.sync(() => {
+          assert.deepStrictEqual(spans.map((span) => span.name), ["request"])
+          assert.notInclude(printed(), secret)
+        })
+      )
+    )
+  })
+
+  it.effect("keeps parameters off the span of a merged toolkit whose handler runs", () => {
+    const { printed, tracer } = recordingTracer()
+    const Merged = Toolkit.merge(Tools, Toolkit.empty)
+    return Effect.gen(function*() {
+      const tools = yield* Merged
+      yield* Stream.runDrain(yield* tools.handle("text_echo", { text: secret }))
+    }).pipe(
+      Effect.withSpan("request"),
+      Effect.withTracer(tracer),
+      Effect.provide(echo.pipe(Layer.provide(pipeline()))),
+      Effect.tap(() => Effect.sync(() => assert.notInclude(printed(), secret)))
+    )
+  })
+
+  it.effect("gives the handler the caller's span, to annotate and to be the parent of its own", () => {
+    const { spans, tracer } = recordingTracer()
+    const handlers = ToolkitOps.layer(Tools, {
+      text_echo: ({ text }) =>
+        Effect.annotateCurrentSpan("seen", true).pipe(
+          Effect.andThen(Effect.withSpan(Effect.succeed({ text }), "inside"))
+        )
+    })
+    return handleLast("hi").pipe(
+      Effect.withSpan("request"),
+      Effect.withTracer(tracer),
+      Effect.provide(handlers.pipe(Layer.provide(pipeline()))),
+      Effect.tap(() =>
+        Effect.sync(() => {
+          const [request, inside] = spans
+          assert.isTrue(request!.attributes.get("seen"))
+          assert.strictEqual(inside!.parent._tag === "Some" ? inside!.parent.value : undefined, request)
+        })
+      )
+    )
+  })
+
+  it.effect("lets a model read what to do about a refusal", () => {
+    const turns: Array<unknown> = []
+    const model = LanguageModel.make({
+      generateText: (options) => {
+        turns.push(options)
+        return Effect.succeed([
+          { type: "tool-call", id: "call-1", name: "text_echo", params: { text: "hi" } },
+          {
+            type: "finish",
+            reason: "tool-calls",
+            usage: {
+              inputTokens: { uncached: 1, total: 1, cacheRead: 0, cacheWrite: 0 },
+              outputTokens: { total: 1, text: 1, reasoning: 0 }
+            }
+          }
+        ] as never)
+      },
+      streamText: () => Stream.empty
+    })
+    return Effect.gen(function*() {
+      const response = yield* LanguageModel.generateText({ prompt: "echo hi", toolkit: Tools })
+      const [result] = response.toolResults
+      assert.isTrue(result!.isFailure)
+      assert.include(result!.encodedResult, { reason: "RateLimited", retryAfterMillis: 11_500 })
+    }).pipe(
+      Effect.provideServiceEffect(LanguageModel.LanguageModel, model),
+      Effect.provide(echo.pipe(Layer.provide(pipeline({ limit: limited }))))
+    )
+  })
+})
+
+describe("ToolRefusal", () => {
+  const tool = ToolMeta.make({ name: "write" })
+  const safe = ToolMeta.make({ name: "read", readOnly: true })
+
+  it("does not invite to repeat a write that may have been done", () => {
+    const timedOut = new ResilienceError.ResilienceError({
+      reason: new ResilienceError.TimedOut({ name: "internal-db", timeout: Duration.seconds(1) })
+    })
+    assert.isFalse(ToolRefusal.fromError(timedOut, tool).retryable)
+    assert.isTrue(ToolRefusal.fromError(timedOut, safe).retryable)
+  })
+
+  it("says which scopes to ask for, and not what stands behind a tool", () => {
+    const scope = new AuthError.AuthError({
+      reason: new AuthError.InsufficientScope({ tool: "x", requiredScopes: ["a:read", "b:write"] })
+    })
+    assert.deepStrictEqual(ToolRefusal.fromError(scope, tool).requiredScopes, ["a:read", "b:write"])
+    const open = new ResilienceError.ResilienceError({
+      reason: new ResilienceError.CircuitOpen({ name: "internal-db", retryAfter: Duration.seconds(1) })
+    })
+    const told = JSON.stringify(ToolRefusal.fromError(open, tool))
+    assert.notInclude(told, "internal-db")
+    assert.include(told, "Try again in 1 second.")
+  })
+
+  it.effect("comes back from JSON as what it was", () =>
+    Effect.gen(function*() {
+      const open = new ResilienceError.ResilienceError({
+        reason: new ResilienceError.CircuitOpen({ name: "x", retryAfter: Duration.seconds(1) })
+      })
+      const refusal = ToolRefusal.fromError(open, tool)
+      const codec = Schema.toCodecJson(ToolRefusal.ToolRefusal)
+      const json = yield* Schema.encodeEffect(codec)(refusal)
+      assert.deepStrictEqual({ ...yield* Schema.decodeUnknownEffect(codec)(JSON.parse(JSON.stringify(json))) }, {
+        ...refusal
+      })
+    }))
+})
