@@ -1,0 +1,153 @@
+/**
+ * Takes secrets out of what leaves the program: log lines, span attributes, error text.
+ *
+ * Two nets. Values under a sensitive key (`password`, `access_token`, `Authorization`, ...) are replaced whatever they
+ * hold, at any depth and in any case. Free text is searched for what looks like a secret: bearer and basic credentials,
+ * userinfo in URLs, PEM blocks, JSON Web Tokens, `key=value` with a sensitive key, and well-known key prefixes.
+ *
+ * A net, not a proof: a secret that looks like an ordinary word under an ordinary key passes. Keep secrets `Redacted`.
+ *
+ * @since 0.1.0
+ */
+import * as Check from "../internal/options.ts"
+import * as Plain from "./internal/plain.ts"
+import { cutText, redactPatterns } from "./internal/secretText.ts"
+
+/**
+ * What stands where a secret was.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
+export const replacement = "<redacted>"
+
+/**
+ * Takes secrets out of values.
+ *
+ * - `isSensitiveKey`: whether what stands under a key is replaced.
+ * - `text`: free text without what looks like a secret, cut at `maxTextLength`.
+ * - `value`: a copy of any value that is safe to encode as JSON, redacted by key and by pattern. Cycles, getters that
+ *   throw, huge and deep values are cut and marked; it never throws.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Redaction {
+  readonly isSensitiveKey: (key: string) => boolean
+  readonly text: (text: string) => string
+  readonly value: (value: unknown) => unknown
+}
+
+/**
+ * What `make` takes.
+ *
+ * - `keys`: more sensitive keys, beside the built-in ones. `apiKey`, `API_KEY` and `x-api-key` are the same key; a key
+ *   is sensitive when it contains one of these.
+ * - `patterns`: more patterns to take out of free text. Each must have the `g` flag.
+ * - `maxTextLength`: most characters kept of one text. Default 8192; what is longer is cut and marked.
+ * - `maxDepth`: how deep a value is followed. Default 8.
+ * - `maxEntries`: most members told of one value, all levels together. Default 1000.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options {
+  readonly keys?: ReadonlyArray<string> | undefined
+  readonly patterns?: ReadonlyArray<RegExp> | undefined
+  readonly maxTextLength?: number | undefined
+  readonly maxDepth?: number | undefined
+  readonly maxEntries?: number | undefined
+}
+
+// Compared with keys in lower case and without separators. `contained` anywhere in a key, `whole` the key itself.
+const contained = [
+  "password",
+  "passwd",
+  "passphrase",
+  "pwd",
+  "secret",
+  "token",
+  "apikey",
+  "accesskey",
+  "privatekey",
+  "signingkey",
+  "encryptionkey",
+  "authorization",
+  "credential",
+  "cookie",
+  "sessionid",
+  "bearer"
+]
+const whole = new Set(["auth", "pin", "otp", "cvv", "cvc", "ssn", "jwt", "key", "pass"])
+
+// Counters of language models, which hold no token.
+const counting =
+  /(?:max|min|input|output|total|prompt|completion|cached|reasoning)tokens$|tokens?(?:count|limit|budget|usage)$/
+
+const normalize = (key: string): string => key.toLowerCase().replace(/[^\p{L}\p{N}]/gu, "")
+
+// Keys come from code, so there are few; the bound is for those that come from data.
+const maxRememberedKeys = 2000
+
+/**
+ * Makes a redaction. What it is asked about keys is remembered, so make it once.
+ *
+ * **Example** (Taking secrets out of a value)
+ *
+ * ```ts
+ * import { Redaction } from "effect-toolops/observe"
+ *
+ * const redaction = Redaction.make({ keys: ["iban"] })
+ * redaction.value({ user: { Access_Token: "abc", iban: "DE00" }, q: "x" })
+ * // => { user: { Access_Token: "<redacted>", iban: "<redacted>" }, q: "x" }
+ * redaction.text("GET https://me:pass@host/ failed") // => "GET https://<redacted>@host/ failed"
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (options: Options = {}): Redaction => {
+  const where = "Redaction.make"
+  Check.known(where, options, ["keys", "patterns", "maxTextLength", "maxDepth", "maxEntries"])
+  const maxTextLength = Check.integer(where, "maxTextLength", options.maxTextLength ?? 8192, 16)
+  const maxDepth = Check.integer(where, "maxDepth", options.maxDepth ?? 8, 1, 64)
+  const maxEntries = Check.integer(where, "maxEntries", options.maxEntries ?? 1000, 1)
+  const words = [...contained]
+  for (const key of options.keys ?? []) {
+    const word = normalize(key)
+    if (word === "") throw new TypeError(`${where}: keys must hold a letter or digit each`)
+    words.push(word)
+  }
+  const patterns = [...options.patterns ?? []]
+  for (const pattern of patterns) {
+    if (!pattern.global) throw new TypeError(`${where}: patterns must have the g flag each, got /${pattern.flags}`)
+  }
+
+  const remembered = new Map<string, boolean>()
+  const isSensitiveKey = (key: string): boolean => {
+    const known = remembered.get(key)
+    if (known !== undefined) return known
+    const word = normalize(key.length > 256 ? key.slice(0, 256) : key)
+    const sensitive = whole.has(word) || words.some((each) => word.includes(each)) && !counting.test(word)
+    if (key.length <= 256 && remembered.size < maxRememberedKeys) remembered.set(key, sensitive)
+    return sensitive
+  }
+  const text = (value: string): string => {
+    let out = redactPatterns(cutText(value), replacement)
+    for (const pattern of patterns) out = out.replace(pattern, replacement)
+    return out.length <= maxTextLength ? out : `${out.slice(0, maxTextLength)}[${out.length - maxTextLength} more]`
+  }
+  return {
+    isSensitiveKey,
+    text,
+    value: (value) => Plain.plain(value, { isSensitiveKey, text, replacement, maxDepth, maxEntries })
+  }
+}
+
+/**
+ * The redaction used where no other is given.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
+export const standard: Redaction = make()

@@ -1,0 +1,166 @@
+/**
+ * Writes log entries as JSON, one line each.
+ *
+ * An Effect `Logger`: `Effect.log` anywhere in the program goes through it, and inside a handler carries the names of the
+ * tool and the call. Keys and free text are redacted, control characters escaped, and what callers and handlers say
+ * stands in members of its own (`message`, `data`, `annotations`), so they cannot overwrite the others.
+ *
+ * @since 0.1.0
+ */
+import * as Cause from "effect/Cause"
+import * as Config from "effect/Config"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as References from "effect/References"
+import * as Check from "../internal/options.ts"
+import { CallLine } from "./CallLine.ts"
+import { CurrentCall } from "./CurrentCall.ts"
+import { toLine } from "./internal/jsonLine.ts"
+import * as Redaction from "./Redaction.ts"
+
+/**
+ * What `make` takes.
+ *
+ * - `write`: takes a line without its line break. Default: the `error` of the `Console` service, so standard output
+ *   stays free for protocols that use it. When it throws, the line is lost and nothing else happens.
+ * - `redact`: more sensitive keys, beside those of `Redaction`.
+ * - `redaction`: a redaction of your own, instead of `redact`.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options {
+  readonly write?: ((line: string) => void) | undefined
+  readonly redact?: ReadonlyArray<string> | undefined
+  readonly redaction?: Redaction.Redaction | undefined
+}
+
+/**
+ * What `layerConfig` takes: the options that can be written in a configuration.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface ConfigOptions {
+  readonly redact?: ReadonlyArray<string> | undefined
+}
+
+/**
+ * Makes the logger.
+ *
+ * **Details**
+ *
+ * Members of a line: `time`, `level`, `message`, then for a call `tool`, `callId`, `outcome`, `durationMs`, `attempts`,
+ * `cache`, `rule`, `errorType`, `error`, `suppressed`; for other entries `data` (what was logged beside the first text),
+ * `cause`, `tool` and `callId` of the call they were logged in, `annotations`, `spans`; then `traceId` and `spanId`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (options: Options = {}): Logger.Logger<unknown, void> => {
+  const where = "StructuredLogger.make"
+  Check.known(where, options, ["write", "redact", "redaction"])
+  if (options.redaction !== undefined && options.redact !== undefined) {
+    throw new TypeError(`${where}: redact and redaction exclude each other`)
+  }
+  const redaction = options.redaction ??
+    (options.redact === undefined ? Redaction.standard : Redaction.make({ keys: options.redact }))
+  const { write } = options
+  return Logger.make((entry) => {
+    try {
+      const line = render(entry, redaction)
+      if (write === undefined) entry.fiber.getRef(Console.Console).error(line)
+      else write(line)
+    } catch {
+      // A closed standard error must not end a call.
+    }
+  })
+}
+
+const render = (entry: Logger.Options<unknown>, redaction: Redaction.Redaction): string => {
+  const messages = Array.isArray(entry.message) ? entry.message : [entry.message]
+  const head = `{"time":"${entry.date.toISOString()}","level":"${entry.logLevel.toUpperCase()}",`
+  const only: unknown = messages.length === 1 ? messages[0] : undefined
+  const body = only instanceof CallLine ? callMembers(only) : entryMembers(entry, messages, redaction)
+  return toLine(head + body + traceMembers(entry.fiber) + annotationMembers(entry, redaction) + "}")
+}
+
+const quote = (text: string): string => JSON.stringify(text)
+
+const callMembers = (line: CallLine): string => {
+  let out = `"message":"tool call","tool":${quote(line.tool)},"callId":${
+    quote(line.callId)
+  },"outcome":"${line.outcome}"`
+  out += `,"durationMs":${line.durationMs},"attempts":${line.attempts}`
+  if (line.cache !== undefined) out += `,"cache":"${line.cache}"`
+  if (line.rule !== undefined) out += `,"rule":${quote(line.rule)}`
+  if (line.errorType !== undefined) out += `,"errorType":${quote(line.errorType)}`
+  if (line.error !== undefined) out += `,"error":${quote(line.error)}`
+  if (line.suppressed > 0) out += `,"suppressed":${line.suppressed}`
+  return out
+}
+
+const entryMembers = (
+  entry: Logger.Options<unknown>,
+  messages: ReadonlyArray<unknown>,
+  redaction: Redaction.Redaction
+): string => {
+  const [first, ...rest] = messages
+  const isText = typeof first === "string"
+  let out = `"message":${quote(isText ? redaction.text(first) : "")}`
+  const data = isText ? rest : messages
+  if (data.length > 0) out += `,"data":${JSON.stringify(redaction.value(data.length === 1 ? data[0] : data)) ?? "null"}`
+  if (entry.cause.reasons.length > 0) out += `,"cause":${quote(redaction.text(Cause.pretty(entry.cause)))}`
+  const call = entry.fiber.getRef(CurrentCall)
+  if (call !== undefined) out += `,"tool":${quote(call.tool.id)},"callId":${quote(call.callId)}`
+  const spans = entry.fiber.getRef(References.CurrentLogSpans)
+  if (spans.length > 0) {
+    const now = entry.date.getTime()
+    out += `,"spans":${JSON.stringify(redaction.value(new Map(spans.map(([label, since]) => [label, now - since]))))}`
+  }
+  return out
+}
+
+const annotationMembers = (entry: Logger.Options<unknown>, redaction: Redaction.Redaction): string => {
+  const annotations = entry.fiber.getRef(References.CurrentLogAnnotations)
+  for (const _ in annotations) return `,"annotations":${JSON.stringify(redaction.value(annotations))}`
+  return ""
+}
+
+const traceMembers = (fiber: Fiber.Fiber<unknown, unknown>): string => {
+  const span = fiber.cache.span
+  return span === undefined ? "" : `,"traceId":${quote(span.traceId)},"spanId":${quote(span.spanId)}`
+}
+
+/**
+ * Replaces the program's loggers with this one.
+ *
+ * **Example** (Logging JSON lines)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { StructuredLogger } from "effect-toolops/observe"
+ *
+ * const lines: Array<string> = []
+ * const Log = StructuredLogger.layer({ write: (line) => lines.push(line) })
+ * await Effect.runPromise(Effect.log("hello", { password: "x" }).pipe(Effect.provide(Log)))
+ * const { data, message } = JSON.parse(lines[0] ?? "")
+ * const told = [message, data] // => ["hello", { password: "<redacted>" }]
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options?: Options): Layer.Layer<never> => Logger.layer([make(options)])
+
+/**
+ * Replaces the program's loggers with this one, with options from the program's configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (options: Config.Wrap<ConfigOptions>): Layer.Layer<never, Config.ConfigError> =>
+  Layer.unwrap(Effect.map(Config.unwrap(options), layer))

@@ -1,0 +1,301 @@
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
+import * as Tracer from "effect/Tracer"
+import type { Outcome } from "../../CallRecord.ts"
+import type { ToolCall } from "../../ToolCall.ts"
+import type { ToolMeta } from "../../ToolMeta.ts"
+import type { Around } from "../../ToolMiddleware.ts"
+import { CallLine } from "../CallLine.ts"
+import { CurrentCall } from "../CurrentCall.ts"
+import { CurrentMcpRequest, type McpRequest } from "../McpRequest.ts"
+import type { Redaction } from "../Redaction.ts"
+import * as Names from "../ToolAttributes.ts"
+import type { ToolSeries } from "../ToolMetrics.ts"
+import { errorText, exitForSpan } from "./errorText.ts"
+import { type AnyFiber, attempt, makeSpan, Stopwatch, tracerOf, visible } from "./spans.ts"
+
+/** The options of the stage, with their defaults filled in. */
+export interface Settings {
+  readonly spans: boolean
+  readonly metrics: boolean
+  readonly log: boolean
+  readonly repeatedRefusals: number
+  readonly redaction: Redaction
+  readonly seriesOf: (tool: ToolMeta) => ToolSeries
+}
+
+const levels: Readonly<Record<Outcome, LogLevel.Severity>> = {
+  ok: "Info",
+  cached: "Info",
+  stale: "Info",
+  coalesced: "Info",
+  interrupted: "Info",
+  denied: "Warn",
+  unauthenticated: "Warn",
+  limited: "Warn",
+  rejected: "Warn",
+  timed_out: "Warn",
+  failed: "Error",
+  defect: "Error"
+}
+
+const isRefusal = (outcome: Outcome): boolean =>
+  outcome === "denied" || outcome === "unauthenticated" || outcome === "limited" || outcome === "rejected"
+
+const staticAttributes = (tool: ToolMeta): ReadonlyArray<readonly [string, unknown]> => {
+  const attributes: Array<readonly [string, unknown]> = [
+    [Names.genAiOperationName, "execute_tool"],
+    [Names.genAiToolName, tool.name],
+    [Names.genAiToolType, "function"],
+    [Names.toolId, tool.id],
+    [Names.toolName, tool.name]
+  ]
+  if (tool.description !== undefined) attributes.push([Names.genAiToolDescription, tool.description.slice(0, 256)])
+  if (tool.namespace !== undefined) attributes.push([Names.toolNamespace, tool.namespace])
+  if (tool.version !== undefined) attributes.push([Names.toolVersion, tool.version])
+  if (tool.category !== undefined) attributes.push([Names.toolCategory, tool.category])
+  if (tool.tags.length > 0) attributes.push([Names.toolTags, tool.tags])
+  return attributes
+}
+
+/** What the outer seat knows of a tool before its first call. */
+class Tool {
+  readonly settings: Settings
+  readonly meta: ToolMeta
+  readonly series: ToolSeries | undefined
+  readonly attributes: ReadonlyArray<readonly [string, unknown]>
+  readonly spanName: string
+  readonly mcpSpanName: string
+  readonly refusals = new Map<Outcome, { since: number; logged: number; suppressed: number }>()
+
+  constructor(settings: Settings, meta: ToolMeta) {
+    this.settings = settings
+    this.meta = meta
+    this.series = settings.metrics ? settings.seriesOf(meta) : undefined
+    this.attributes = staticAttributes(meta)
+    this.spanName = `execute_tool ${meta.name}`
+    this.mcpSpanName = `tools/call ${meta.name}`
+  }
+
+  /** How many lines were left out before this one, or -1 when this one is to be left out too. */
+  suppressed(outcome: Outcome, nowMillis: number): number {
+    let window = this.refusals.get(outcome)
+    if (window === undefined) this.refusals.set(outcome, window = { since: nowMillis, logged: 0, suppressed: 0 })
+    if (nowMillis - window.since >= 1000) {
+      window.since = nowMillis
+      window.logged = 0
+    }
+    if (window.logged >= this.settings.repeatedRefusals) {
+      window.suppressed += 1
+      return -1
+    }
+    window.logged += 1
+    const left = window.suppressed
+    window.suppressed = 0
+    return left
+  }
+}
+
+/** One call in the outer seat. */
+class Call {
+  readonly tool: Tool
+  readonly call: ToolCall
+  fiber: AnyFiber | undefined = undefined
+  before: Context.Context<never> | undefined = undefined
+  stopwatch: Stopwatch | undefined = undefined
+  span: Tracer.Span | undefined = undefined
+  mcp: McpRequest | undefined = undefined
+
+  constructor(tool: Tool, call: ToolCall) {
+    this.tool = tool
+    this.call = call
+  }
+
+  start(fiber: AnyFiber): void {
+    const { log, spans } = this.tool.settings
+    const tracer = spans ? tracerOf(fiber) : undefined
+    const stopwatch = new Stopwatch(fiber, tracer !== undefined)
+    const record = this.call.record
+    this.fiber = fiber
+    this.stopwatch = stopwatch
+    this.mcp = fiber.getRef(CurrentMcpRequest)
+    record.startedAt = stopwatch.clock.currentTimeMillisUnsafe()
+    record.startedAtMonotonic = Number(stopwatch.monotonic) / 1_000_000
+    const before = fiber.context
+    let context = before
+    if (log) context = Context.add(context, CurrentCall, this.call)
+    if (tracer !== undefined) {
+      const parent = this.startSpan(fiber, tracer, stopwatch)
+      if (parent !== undefined && parent !== fiber.cache.span) context = Context.add(context, Tracer.ParentSpan, parent)
+    }
+    if (context !== before) {
+      this.before = before
+      fiber.setContext(context)
+    }
+  }
+
+  /** The span that is the parent of what happens inside: the new one, or the one that the client sent. */
+  startSpan(fiber: AnyFiber, tracer: Tracer.Tracer, stopwatch: Stopwatch): Tracer.AnySpan | undefined {
+    const { mcp, tool } = this
+    const ambient = visible(fiber.cache.span)
+    const parent = mcp?.parent ?? ambient
+    try {
+      const span = makeSpan(fiber, tracer, tool.settings.redaction, {
+        name: mcp === undefined ? tool.spanName : tool.mcpSpanName,
+        kind: mcp === undefined ? "internal" : "server",
+        parent,
+        link: mcp?.parent === undefined ? undefined : ambient,
+        startTime: stopwatch.wall
+      })
+      if (span === undefined) return parent
+      this.span = span
+      if (span.sampled) this.describe(span)
+      return span
+    } catch {
+      return parent
+    }
+  }
+
+  describe(span: Tracer.Span): void {
+    for (const [name, value] of this.tool.attributes) span.attribute(name, value)
+    span.attribute(Names.genAiToolCallId, this.call.callId)
+    if (this.mcp === undefined) return
+    span.attribute(Names.mcpMethodName, "tools/call")
+    const { protocolVersion, requestId, transport } = this.mcp
+    if (protocolVersion !== undefined) span.attribute(Names.mcpProtocolVersion, protocolVersion.slice(0, 64))
+    if (requestId !== undefined) span.attribute(Names.jsonRpcRequestId, String(requestId).slice(0, 128))
+    if (transport !== undefined) span.attribute(Names.networkTransport, transport)
+  }
+
+  end(exit: Exit.Exit<unknown, unknown>): undefined {
+    // An interruption between the two primitives of the seat ends a call that has not started.
+    const fiber = this.fiber ?? Fiber.getCurrent()
+    if (fiber === undefined) return undefined
+    if (this.stopwatch === undefined) this.start(fiber)
+    const stopwatch = this.stopwatch!
+    const elapsed = stopwatch.elapsed()
+    const record = this.call.record
+    record.durationMillis = Number(elapsed) / 1_000_000
+    const outcome = this.settle(exit)
+    attempt(() => this.endSpan(exit, outcome, stopwatch.wallAfter(elapsed)))
+    attempt(() => this.count(fiber.context, outcome))
+    attempt(() => this.log(fiber, exit, outcome))
+    if (this.before !== undefined) fiber.setContext(this.before)
+    return undefined
+  }
+
+  settle(exit: Exit.Exit<unknown, unknown>): Outcome {
+    const record = this.call.record
+    try {
+      return record.settle(exit)
+    } catch {
+      // An error whose members throw when read.
+      record.errorType = "error"
+      return record.outcome = "failed"
+    }
+  }
+
+  /** `error.type` as the conventions have it: MCP clients see one kind of tool error. */
+  get errorType(): string | undefined {
+    const errorType = this.call.record.errorType
+    return errorType === undefined || this.mcp === undefined ? errorType : "tool_error"
+  }
+
+  endSpan(exit: Exit.Exit<unknown, unknown>, outcome: Outcome, now: bigint): void {
+    const { call: { record }, span } = this
+    if (span === undefined) return
+    if (span.sampled) {
+      span.attribute(Names.toolOutcome, outcome)
+      span.attribute(Names.toolAttempts, record.attempts)
+      span.attribute(Names.toolError, record.errorType !== undefined)
+      if (record.cache !== undefined) span.attribute(Names.toolCache, record.cache)
+      if (record.errorType !== undefined) {
+        span.attribute(Names.errorType, this.errorType)
+        span.attribute(Names.toolErrorType, record.errorType)
+      }
+      if (outcome === "cached" || outcome === "stale" || outcome === "coalesced") {
+        span.event("tool.cache.hit", now, { [Names.toolCache]: record.cache })
+      } else if (isRefusal(outcome)) {
+        span.event("tool.refused", now, { [Names.toolOutcome]: outcome, [Names.toolErrorType]: record.errorType })
+      }
+    }
+    span.end(now, exitForSpan(exit, record.errorType, errorText(exit, this.tool.settings.redaction)))
+  }
+
+  count(context: Context.Context<never>, outcome: Outcome): void {
+    const series = this.tool.series
+    if (series === undefined) return
+    const record = this.call.record
+    const seconds = record.durationMillis / 1000
+    series.total(outcome)(1, context)
+    series.duration(record.errorType)(seconds, context)
+    if (this.mcp !== undefined) series.mcp(this.errorType)(seconds, context)
+    if (record.attempts > 1) series.retries(record.attempts - 1, context)
+    if (record.lateResults > 0) series.late(record.lateResults, context)
+    if (record.cache !== undefined) series.cache(record.cache)(1, context)
+    if (outcome === "denied" || outcome === "unauthenticated") series.auth(outcome)(1, context)
+    else if (record.identity !== undefined) series.auth("allowed")(1, context)
+    if (record.limits !== undefined) {
+      for (const limit of record.limits) {
+        const said = limit.allowed ? series.limitAllowed : series.limitLimited
+        said(limit.name)(1, context)
+      }
+    }
+  }
+
+  log(fiber: AnyFiber, exit: Exit.Exit<unknown, unknown>, outcome: Outcome): void {
+    const { settings } = this.tool
+    if (!settings.log) return
+    const level = levels[outcome]
+    if (LogLevel.isGreaterThan(fiber.cache.minimumLogLevel, level)) return
+    const loggers = fiber.getRef(Logger.CurrentLoggers)
+    if (loggers.size === 0) return
+    const record = this.call.record
+    const suppressed = isRefusal(outcome)
+      ? this.tool.suppressed(outcome, record.startedAtMonotonic + record.durationMillis)
+      : 0
+    if (suppressed < 0) {
+      this.tool.series?.suppressed(1, fiber.context)
+      return
+    }
+    const line = new CallLine({
+      tool: this.tool.meta.id,
+      callId: this.call.callId,
+      outcome,
+      durationMs: record.durationMillis,
+      attempts: record.attempts,
+      cache: record.cache,
+      rule: record.rule,
+      errorType: record.errorType,
+      error: errorText(exit, settings.redaction),
+      suppressed
+    })
+    const date = new Date(record.startedAt + record.durationMillis)
+    for (const logger of loggers) {
+      // The span tells the same already.
+      if (logger === Logger.tracerLogger) continue
+      attempt(() => logger.log({ message: [line], logLevel: level, cause: Cause.empty, fiber, date }))
+    }
+  }
+}
+
+/** The outer seat: every call, whatever becomes of it. */
+export const callSeat = (settings: Settings, meta: ToolMeta): Around<never> => {
+  const tool = new Tool(settings, meta)
+  return (call, next) =>
+    Effect.suspend(() => {
+      const current = new Call(tool, call)
+      return Effect.onExitPrimitive(
+        Effect.withFiber((fiber) => {
+          current.start(fiber)
+          return next
+        }),
+        (exit) => current.end(exit)
+      )
+    })
+}

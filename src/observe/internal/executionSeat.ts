@@ -1,0 +1,122 @@
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import * as Tracer from "effect/Tracer"
+import { CallRecord } from "../../CallRecord.ts"
+import type { ToolCall } from "../../ToolCall.ts"
+import type { ToolMeta } from "../../ToolMeta.ts"
+import type { Around } from "../../ToolMiddleware.ts"
+import * as Names from "../ToolAttributes.ts"
+import type { ToolSeries } from "../ToolMetrics.ts"
+import type { Settings } from "./callSeat.ts"
+import { errorText, exitForSpan } from "./errorText.ts"
+import { type AnyFiber, attempt, makeSpan, Stopwatch, tracerOf, visible } from "./spans.ts"
+
+interface Tool {
+  readonly settings: Settings
+  readonly meta: ToolMeta
+  readonly series: ToolSeries | undefined
+}
+
+/** One execution of the handler. */
+class Execution {
+  readonly tool: Tool
+  readonly call: ToolCall
+  fiber: AnyFiber | undefined = undefined
+  before: Context.Context<never> | undefined = undefined
+  stopwatch: Stopwatch | undefined = undefined
+  span: Tracer.Span | undefined = undefined
+
+  constructor(tool: Tool, call: ToolCall) {
+    this.tool = tool
+    this.call = call
+  }
+
+  start(fiber: AnyFiber): void {
+    const tracer = this.tool.settings.spans ? tracerOf(fiber) : undefined
+    const stopwatch = new Stopwatch(fiber, tracer !== undefined)
+    this.fiber = fiber
+    this.stopwatch = stopwatch
+    if (tracer === undefined) return
+    const parent = visible(fiber.cache.span)
+    try {
+      const span = makeSpan(fiber, tracer, this.tool.settings.redaction, {
+        name: this.tool.meta.spanName,
+        kind: "internal",
+        parent,
+        link: undefined,
+        startTime: stopwatch.wall
+      })
+      if (span === undefined) return
+      this.span = span
+      this.before = fiber.context
+      fiber.setContext(Context.add(fiber.context, Tracer.ParentSpan, span))
+      this.describe(span, parent, stopwatch.wall)
+    } catch {
+      // A tracer that throws costs the span, not the call.
+    }
+  }
+
+  describe(span: Tracer.Span, parent: Tracer.AnySpan | undefined, now: bigint): void {
+    const { meta } = this.tool
+    // The pipeline counts an attempt when the handler starts, which is just after this.
+    const start = this.call.record.attempts + 1
+    if (start > 1 && parent?._tag === "Span") parent.event("tool.retry", now, { [Names.toolAttempt]: start })
+    span.attribute(Names.toolId, meta.id)
+    span.attribute(Names.toolName, meta.name)
+    if (meta.namespace !== undefined) span.attribute(Names.toolNamespace, meta.namespace)
+    if (meta.version !== undefined) span.attribute(Names.toolVersion, meta.version)
+    span.attribute(Names.toolAttempt, start)
+  }
+
+  end(exit: Exit.Exit<unknown, unknown>): undefined {
+    const { fiber, span, stopwatch, tool: { series, settings } } = this
+    // Interrupted before it started: nothing was executed.
+    if (fiber === undefined || stopwatch === undefined) return undefined
+    const elapsed = stopwatch.elapsed()
+    const errorType = executionError(exit)
+    if (span !== undefined) {
+      attempt(() => {
+        span.attribute(Names.toolError, errorType !== undefined)
+        if (errorType !== undefined) span.attribute(Names.errorType, errorType)
+        span.end(stopwatch.wallAfter(elapsed), exitForSpan(exit, errorType, errorText(exit, settings.redaction)))
+      })
+    }
+    if (series !== undefined) {
+      attempt(() => {
+        series.execTotal(1, fiber.context)
+        series.execDuration(Number(elapsed) / 1_000_000, fiber.context)
+        if (errorType !== undefined && errorType !== "interrupted") series.execErrors(errorType)(1, fiber.context)
+      })
+    }
+    if (this.before !== undefined) fiber.setContext(this.before)
+    return undefined
+  }
+}
+
+const executionError = (exit: Exit.Exit<unknown, unknown>): string | undefined => {
+  if (exit._tag === "Success") return undefined
+  try {
+    const record = new CallRecord()
+    record.settle(exit)
+    return record.errorType
+  } catch {
+    return "error"
+  }
+}
+
+/** The inner seat: every execution of the handler, so each attempt of a retried call and nothing of a cached one. */
+export const executionSeat = (settings: Settings, meta: ToolMeta): Around<never> => {
+  const tool: Tool = { settings, meta, series: settings.metrics ? settings.seriesOf(meta) : undefined }
+  return (call, next) =>
+    Effect.suspend(() => {
+      const current = new Execution(tool, call)
+      return Effect.onExitPrimitive(
+        Effect.withFiber((fiber) => {
+          current.start(fiber)
+          return next
+        }),
+        (exit) => current.end(exit)
+      )
+    })
+}

@@ -1,0 +1,298 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Metric, Option, Scheduler, Tracer } from "effect"
+import { type CallRecord, ToolMeta, ToolMiddleware, ToolPipeline } from "effect-toolops"
+import { CallLine, CurrentCall, McpRequest, ObserveMiddleware } from "effect-toolops/observe"
+import { TestClock } from "effect/testing"
+
+const search = ToolMeta.make({
+  namespace: "docs",
+  name: "search",
+  version: "2",
+  category: "read",
+  tags: ["cacheable"],
+  description: "Finds pages",
+  readOnly: true
+})
+
+interface Span extends Tracer.NativeSpan {}
+
+/** A tracer that keeps its spans in the order in which they start. */
+const keepingTracer = (spans: Array<Span>): Tracer.Tracer =>
+  Tracer.make({
+    span: (options) => {
+      const span = new Tracer.NativeSpan(options)
+      spans.push(span)
+      return span
+    }
+  })
+
+const keepingLogger = (lines: Array<{ level: string; line: CallLine.CallLine }>) =>
+  Logger.make(({ logLevel, message }) => {
+    const only = Array.isArray(message) ? message[0] : message
+    if (only instanceof CallLine.CallLine) lines.push({ level: logLevel, line: only })
+  })
+
+/** A stage inside of observe that a test can give any behaviour. */
+class Inner extends Context.Service<Inner, ToolMiddleware.ToolMiddleware<unknown>>()("test/Inner") {}
+
+const observed = (options?: {
+  readonly observe?: ObserveMiddleware.Options
+  readonly inner?: ToolMiddleware.Around<unknown>
+}) => {
+  const spans: Array<Span> = []
+  const lines: Array<{ level: string; line: CallLine.CallLine }> = []
+  const registry: Metric.MetricRegistry = new Map()
+  const records: Array<CallRecord.CallRecord> = []
+  const inner = options?.inner ?? ((_call, next) => next)
+  const stage = ToolMiddleware.of<unknown>({
+    name: "inner",
+    forTool: () => (call, next) => {
+      records.push(call.record)
+      return inner(call, next)
+    }
+  })
+  const Context_ = Layer.mergeAll(
+    ObserveMiddleware.layer(options?.observe),
+    Layer.succeed(Inner, stage),
+    Layer.succeed(Tracer.Tracer, keepingTracer(spans)),
+    Layer.succeed(Metric.MetricRegistry, registry),
+    Logger.layer([keepingLogger(lines)])
+  )
+  const run = <A, E>(
+    f: (pipeline: ToolPipeline.Pipeline<unknown>) => Effect.Effect<A, E>
+  ): Effect.Effect<A, E> =>
+    Effect.flatMap(ToolPipeline.make(ObserveMiddleware.ObserveMiddleware, Inner), f).pipe(Effect.provide(Context_))
+  const metrics = () => {
+    const out: Record<string, unknown> = {}
+    for (const { attributes, hooks, id } of registry.values()) {
+      const { unit: _, ...labels } = attributes ?? {}
+      const named = Object.entries(labels).filter(([name]) => !name.startsWith("tool.") && !name.startsWith("gen_ai."))
+      const state = hooks.get(Context.empty()) as { count: number; sum?: number }
+      out[[id, ...named.map(([name, value]) => `${name}=${value}`)].join(" ")] = state.sum === undefined
+        ? state.count
+        : [state.count, state.sum]
+    }
+    return out
+  }
+  return { lines, metrics, records, registry, run, spans }
+}
+
+const attributes = (span: Span | undefined) => Object.fromEntries(span?.attributes ?? [])
+
+describe("ObserveMiddleware", () => {
+  it.effect("tells a call that went well as a span, metrics and a log line", () => {
+    const { lines, metrics, records, run, spans } = observed()
+    return Effect.gen(function*() {
+      yield* TestClock.adjust("1 minute")
+      const fiber = yield* Effect.forkChild(
+        run((pipeline) => pipeline.run({ tool: search, callId: "c1" }, Effect.as(Effect.sleep("250 millis"), "found")))
+      )
+      yield* TestClock.adjust("250 millis")
+      assert.strictEqual(yield* Fiber.join(fiber), "found")
+
+      assert.deepStrictEqual(spans.map((span) => [span.name, span.kind]), [
+        ["execute_tool search", "internal"],
+        ["tool.exec.docs.search", "internal"]
+      ])
+      assert.strictEqual(Option.getOrUndefined(spans[1]!.parent), spans[0])
+      assert.deepStrictEqual(attributes(spans[0]), {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": "search",
+        "gen_ai.tool.type": "function",
+        "gen_ai.tool.description": "Finds pages",
+        "gen_ai.tool.call.id": "c1",
+        "tool.id": "docs:search",
+        "tool.name": "search",
+        "tool.namespace": "docs",
+        "tool.version": "2",
+        "tool.category": "read",
+        "tool.tags": ["cacheable"],
+        "tool.outcome": "ok",
+        "tool.attempts": 1,
+        "tool.error": false
+      })
+      assert.deepStrictEqual(attributes(spans[1]), {
+        "tool.id": "docs:search",
+        "tool.name": "search",
+        "tool.namespace": "docs",
+        "tool.version": "2",
+        "tool.attempt": 1,
+        "tool.error": false
+      })
+      for (const { status } of spans) {
+        assert.isTrue(status._tag === "Ended" && Exit.isSuccess(status.exit))
+        assert.isTrue(status._tag === "Ended" && status.endTime - status.startTime === 250_000_000n)
+      }
+      assert.deepStrictEqual(metrics(), {
+        "tool.call.total outcome=ok": 1,
+        "gen_ai.execute_tool.duration": [1, 0.25],
+        "tool.exec.total": 1,
+        "tool.exec.duration": [1, 250]
+      })
+      assert.deepStrictEqual(lines.map(({ level, line }) => [level, line.toJSON()]), [["Info", {
+        message: "tool call",
+        tool: "docs:search",
+        callId: "c1",
+        outcome: "ok",
+        durationMs: 250,
+        attempts: 1,
+        cache: undefined,
+        rule: undefined,
+        errorType: undefined,
+        error: undefined
+      }]])
+      assert.deepStrictEqual(
+        [records[0]?.startedAt, records[0]?.startedAtMonotonic, records[0]?.durationMillis, records[0]?.outcome],
+        [60_000, 60_000, 250, "ok"]
+      )
+    })
+  })
+
+  it.effect("names the root span after MCP, as a server span, when the call came over MCP", () => {
+    const { metrics, run, spans } = observed()
+    const client = Tracer.externalSpan({ traceId: "a".repeat(32), spanId: "b".repeat(16) })
+    const http = Tracer.externalSpan({ traceId: "c".repeat(32), spanId: "d".repeat(16) })
+    const request = { protocolVersion: "2026-07-28", requestId: 7, transport: "tcp", parent: client } as const
+    return run((pipeline) => Effect.exit(pipeline.run({ tool: search }, Effect.fail(new Error("no"))))).pipe(
+      Effect.provideService(McpRequest.CurrentMcpRequest, request),
+      Effect.withParentSpan(http),
+      Effect.andThen(Effect.sync(() => {
+        const root = spans[0]!
+        assert.deepStrictEqual([root.name, root.kind, root.traceId], ["tools/call search", "server", "a".repeat(32)])
+        assert.strictEqual(Option.getOrUndefined(root.parent), client)
+        assert.deepStrictEqual(root.links.map((link) => link.span), [http])
+        const told = attributes(root)
+        assert.deepStrictEqual(
+          [
+            told["mcp.method.name"],
+            told["mcp.protocol.version"],
+            told["jsonrpc.request.id"],
+            told["network.transport"],
+            told["error.type"],
+            told["tool.error.type"]
+          ],
+          ["tools/call", "2026-07-28", "7", "tcp", "tool_error", "error"]
+        )
+        assert.deepInclude(metrics(), {
+          "mcp.server.operation.duration mcp.method.name=tools/call error.type=tool_error": [1, 0]
+        })
+      }))
+    )
+  })
+
+  it.effect("lets what a handler does be a child of the execution, and restores the context afterwards", () => {
+    const { run, spans } = observed()
+    return Effect.gen(function*() {
+      const before = yield* Effect.context<never>()
+      yield* run((pipeline) =>
+        Effect.gen(function*() {
+          const context = yield* Effect.context<never>()
+          yield* pipeline.run({ tool: search }, Effect.withSpan(Effect.void, "inside"))
+          assert.strictEqual(yield* Effect.context<never>(), context)
+          yield* Effect.exit(pipeline.run({ tool: search }, Effect.die("x")))
+          assert.strictEqual(yield* Effect.context<never>(), context)
+        })
+      )
+      assert.strictEqual(Option.getOrUndefined(spans[2]!.parent), spans[1])
+      assert.strictEqual(yield* Effect.context<never>(), before)
+    })
+  })
+
+  it.effect("tells the handler's logs which call they belong to", () => {
+    const { run } = observed()
+    return run((pipeline) =>
+      Effect.gen(function*() {
+        const seen = yield* pipeline.run(
+          { tool: search, callId: "mine" },
+          Effect.map(CurrentCall.CurrentCall, (call) => call)
+        )
+        assert.strictEqual(seen?.callId, "mine")
+        assert.isUndefined(yield* CurrentCall.CurrentCall)
+      })
+    )
+  })
+
+  it.effect("makes no span without a tracer, below an unsampled parent, or with tracing turned off", () => {
+    const { run, spans } = observed()
+    const call = run((pipeline) => pipeline.run({ tool: search }, Effect.option(Effect.currentParentSpan)))
+    const unsampled = Tracer.externalSpan({ traceId: "a".repeat(32), spanId: "b".repeat(16), sampled: false })
+    return Effect.gen(function*() {
+      assert.deepStrictEqual(yield* Effect.withParentSpan(call, unsampled), Option.some<Tracer.AnySpan>(unsampled))
+      yield* Effect.withTracerEnabled(call, false)
+      yield* run((pipeline) => Effect.withTracer(pipeline.run({ tool: search }, Effect.void), Tracer.nativeTracer))
+      assert.strictEqual(spans.length, 0)
+      yield* call
+      assert.strictEqual(spans.length, 2)
+    })
+  })
+
+  it.effect("does nothing at all when everything is turned off", () => {
+    const { lines, registry, run, spans } = observed({ observe: { spans: false, metrics: false, log: false } })
+    return Effect.gen(function*() {
+      yield* run((pipeline) => pipeline.run({ tool: search }, Effect.void))
+      assert.deepStrictEqual([lines.length, registry.size, spans.length], [0, 0, 0])
+    })
+  })
+
+  it.effect("tells a call once, and ends its spans, wherever it is interrupted and however often fibers yield", () =>
+    Effect.gen(function*() {
+      for (let ops = 3; ops <= 64; ops++) {
+        const { lines, metrics, run, spans } = observed()
+        const started = yield* Deferred.make<void>()
+        const fiber = yield* Effect.forkChild(
+          run((pipeline) =>
+            pipeline.run({ tool: search }, Effect.andThen(Deferred.succeed(started, undefined), Effect.never))
+          ).pipe(Effect.provideService(Scheduler.MaxOpsBeforeYield, ops)),
+          { startImmediately: true }
+        )
+        if (ops % 2 === 0) yield* Deferred.await(started)
+        yield* Fiber.interrupt(fiber)
+        for (const span of spans) assert.strictEqual(span.status._tag, "Ended", `${ops}: ${span.name}`)
+        const told = metrics()["tool.call.total outcome=interrupted"] ?? 0
+        assert.strictEqual(lines.length, told)
+        if (ops % 2 === 0) assert.strictEqual(told, 1)
+      }
+    }))
+
+  it.effect("never breaks a call, whatever tracer, logger and metric do", () => {
+    const throwing = () => {
+      throw new Error("broken")
+    }
+    const brokenSpan = new Proxy(
+      new Tracer.NativeSpan({
+        name: "x",
+        parent: Option.none(),
+        annotations: Context.empty(),
+        links: [],
+        startTime: 0n,
+        kind: "internal",
+        sampled: true
+      }),
+      { get: (target, name) => name === "end" || name === "attribute" ? throwing : Reflect.get(target, name) }
+    )
+    const registry = new Map()
+    registry.get = throwing
+    const { run } = observed()
+    const call = (tracer: Tracer.Tracer) =>
+      run((pipeline) =>
+        pipeline.run({ tool: search }, Effect.succeed(1)).pipe(
+          Effect.withTracer(tracer),
+          Effect.provideService(Metric.MetricRegistry, registry),
+          Effect.provideService(Logger.CurrentLoggers, new Set([Logger.make(throwing)]))
+        )
+      )
+    return Effect.gen(function*() {
+      assert.strictEqual(yield* call(Tracer.make({ span: throwing })), 1)
+      assert.strictEqual(yield* call(Tracer.make({ span: () => brokenSpan })), 1)
+      const hostile = {
+        get _tag(): string {
+          throw new Error("no tag for you")
+        }
+      }
+      const exit = yield* Effect.exit(
+        observed().run((pipeline) => pipeline.run({ tool: search }, Effect.fail(hostile)))
+      )
+      assert.isTrue(Exit.isFailure(exit) && Cause.squash(exit.cause) === hostile)
+    })
+  })
+})
