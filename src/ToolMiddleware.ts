@@ -33,7 +33,7 @@ export type Around<out E> = <A, E1, R>(call: ToolCall, next: Effect.Effect<A, E1
 export interface ToolMiddleware<out E, out Provides = never> {
   readonly name: string
   readonly forTool: (tool: ToolMeta) => Around<E>
-  readonly forExecution?: ((tool: ToolMeta) => Around<never>) | undefined
+  readonly forExecution?: ((tool: ToolMeta) => Around<E>) | undefined
   readonly explain?: ((tool: ToolMeta) => (call: ToolCall) => Effect.Effect<Explanation>) | undefined
   readonly "~provides"?: (() => Provides) | undefined
 }

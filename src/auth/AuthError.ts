@@ -129,6 +129,28 @@ export class AuthError extends Schema.TaggedError<AuthError>("effect-toolops/aut
 /** @internal */
 export const authError = (reason: AuthError["reason"]): AuthError => refusal(AuthError, { _tag: "AuthError", reason })
 
+// The reasons without fields are always the same, so each is made once.
+const plain = {
+  MissingCredentials: refusal(MissingCredentials, { _tag: "MissingCredentials" }),
+  InvalidCredentials: refusal(InvalidCredentials, { _tag: "InvalidCredentials" }),
+  TokenExpired: refusal(TokenExpired, { _tag: "TokenExpired" }),
+  TokenMalformed: refusal(TokenMalformed, { _tag: "TokenMalformed" }),
+  TokenInactive: refusal(TokenInactive, { _tag: "TokenInactive" }),
+  KeyNotFound: refusal(KeyNotFound, { _tag: "KeyNotFound" }),
+  AuthUnavailable: refusal(AuthUnavailable, { _tag: "AuthUnavailable" })
+}
+
+/** @internal A refusal whose reason has no fields. */
+export const refused = (reason: keyof typeof plain): AuthError => authError(plain[reason])
+
+/** @internal */
+export const forbidden = (tool: string, action: string): AuthError =>
+  authError(refusal(Forbidden, { _tag: "Forbidden", tool, action }))
+
+/** @internal */
+export const insufficientScope = (tool: string, requiredScopes: ReadonlyArray<string>): AuthError =>
+  authError(refusal(InsufficientScope, { _tag: "InsufficientScope", tool, requiredScopes }))
+
 /** @internal Says whether the reason is about who the caller is rather than what the caller may do. */
 export const isAboutIdentity = (reason: AuthError["reason"]): boolean =>
   reason._tag !== "Forbidden" && reason._tag !== "InsufficientScope"

@@ -1,3 +1,7 @@
+export * as ApiKey from "./ApiKey.ts"
+export * as Authenticator from "./Authenticator.ts"
 export * as AuthError from "./AuthError.ts"
 export * as AuthMiddleware from "./AuthMiddleware.ts"
+export * as Authorizer from "./Authorizer.ts"
 export * as Identity from "./Identity.ts"
+export * as Rbac from "./Rbac.ts"

@@ -16,3 +16,7 @@ export const equalConstantTime = (left: string, right: string): boolean => {
 
 /** `bytes` bytes from the system's secure random source. */
 export const randomBytes = (bytes: number): Uint8Array => Crypto.getRandomValues(new Uint8Array(bytes))
+
+/** HMAC-SHA-256 of the UTF-8 bytes of `text` under `key`, as 64 lower-case hexadecimal digits. */
+export const hmacSha256Hex = (key: string, text: string): string =>
+  Crypto.createHmac("sha256", key).update(text, "utf8").digest("hex")

@@ -1,0 +1,52 @@
+// The text of a generated key: prefix, underscore, 43 digits to the base 62 for 256 bits, 6 for a CRC-32 of all before.
+
+const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+const bodyLength = 43
+const sumLength = 6
+
+const base62 = (value: bigint, length: number): string => {
+  let text = ""
+  for (let rest = value; text.length < length; rest /= 62n) text = digits[Number(rest % 62n)]! + text
+  return text
+}
+
+const table = Uint32Array.from({ length: 256 }, (_, index) => {
+  let value = index
+  for (let bit = 0; bit < 8; bit++) value = value & 1 ? 0xedb88320 ^ (value >>> 1) : value >>> 1
+  return value >>> 0
+})
+
+// Of the low bytes of the first `end` characters. A key is ASCII; other characters do not match the digits anyway.
+const crc32 = (text: string, end: number): number => {
+  let sum = 0xffffffff
+  for (let i = 0; i < end; i++) sum = table[(sum ^ text.charCodeAt(i)) & 0xff]! ^ (sum >>> 8)
+  return (sum ^ 0xffffffff) >>> 0
+}
+
+/** A key of `start` and the given bytes. */
+export const keyWithChecksum = (start: string, bytes: Uint8Array): string => {
+  let value = 0n
+  for (const byte of bytes) value = value << 8n | BigInt(byte)
+  const text = start + base62(value, bodyLength)
+  return text + base62(BigInt(crc32(text, text.length)), sumLength)
+}
+
+/** Says whether a key has the form and the checksum of a generated one, given the length of what it starts with. */
+export const hasChecksum = (key: string, startLength: number): boolean => {
+  const end = startLength + bodyLength
+  if (key.length !== end + sumLength) return false
+  let sum = crc32(key, end)
+  for (let i = key.length - 1; i >= end; i--) {
+    if (key.charCodeAt(i) !== digits.charCodeAt(sum % 62)) return false
+    sum = Math.floor(sum / 62)
+  }
+  return true
+}
+
+/** Compares two hashes in time that does not depend on where they differ. */
+export const equalHex = (left: string, right: string): boolean => {
+  if (left.length !== right.length) return false
+  let difference = 0
+  for (let i = 0; i < left.length; i++) difference |= left.charCodeAt(i) ^ right.charCodeAt(i)
+  return difference === 0
+}
