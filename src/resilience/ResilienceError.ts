@@ -22,14 +22,14 @@ export class CircuitOpen extends Schema.TaggedError<CircuitOpen>(
 }
 
 /**
- * As many calls run, and as many wait, as the bulkhead allows.
+ * As many calls run, and as many wait, as the bulkhead allows. `retryAfter` is a hint, not a promise.
  *
  * @category errors
  * @since 0.1.0
  */
 export class BulkheadFull extends Schema.TaggedError<BulkheadFull>(
   "effect-toolops/resilience/ResilienceError/BulkheadFull"
-)("BulkheadFull", { name: Schema.String }) {
+)("BulkheadFull", { name: Schema.String, retryAfter: Schema.DurationFromMillis }) {
   override get message(): string {
     return "Too many calls are running"
   }

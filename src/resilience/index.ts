@@ -1,3 +1,7 @@
+export * as Bulkhead from "./Bulkhead.ts"
+export * as CircuitBreaker from "./CircuitBreaker.ts"
+export * as Classify from "./Classify.ts"
 export * as ResilienceError from "./ResilienceError.ts"
 export * as ResilienceMiddleware from "./ResilienceMiddleware.ts"
+export * as ResilienceObserver from "./ResilienceObserver.ts"
 export * as ResiliencePolicy from "./ResiliencePolicy.ts"
