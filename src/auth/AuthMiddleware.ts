@@ -93,8 +93,8 @@ const make = (
         })
       }),
     // A call may have waited for a slot, a permit or a retry since it was let in.
-    forExecution: () => (call, next) =>
-      Effect.withFiber((fiber) => {
+    forExecution: () => <A, E1, R>(call: ToolCall.ToolCall, next: Effect.Effect<A, E1, R>) =>
+      Effect.withFiber((fiber): Effect.Effect<A, E1 | AuthError.AuthError, R> => {
         const identity = call.record.identity
         return identity === undefined || !isExpired(fiber, identity)
           ? next
