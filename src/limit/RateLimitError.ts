@@ -3,12 +3,13 @@
  *
  * @since 0.1.0
  */
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import { refusal } from "../internal/refusal.ts"
 
 /**
- * The caller has used up a limit. `retryAfter` is when the same call would pass.
+ * The caller has used up a limit. `retryAfter` is when the same call would pass: infinite for a call that costs more than
+ * the limit ever grants.
  *
  * @category errors
  * @since 0.1.0
@@ -52,7 +53,9 @@ export class RateLimitError extends Schema.TaggedError<RateLimitError>("effect-t
 
   /** When a retry makes sense, if it does. */
   get retryAfter(): Duration.Duration | undefined {
-    return this.reason._tag === "RateLimited" ? this.reason.retryAfter : undefined
+    return this.reason._tag === "RateLimited" && Duration.isFinite(this.reason.retryAfter)
+      ? this.reason.retryAfter
+      : undefined
   }
 }
 

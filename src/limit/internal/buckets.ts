@@ -1,0 +1,184 @@
+import type { BucketShape, Take } from "../RateLimitStore.ts"
+
+// All buckets of one process. A bucket is one number, the moment at which it is full again, in a dense array; a map
+// leads from its key to its place. Nothing here waits, so one call of `consume` is one atomic step.
+
+/** What stands for a refusal where a wait is expected. */
+export const refused = -1
+
+// Sums of floating point milliseconds are a little off. What is off by less than this counts as equal; a real clock
+// does not tell such moments apart.
+const tolerance = 1e-4
+
+// How many buckets are looked at per take, and how many more when there is no room. Two per new bucket keep the full
+// ones below the number of those in use.
+const sweepSteps = 2
+const sweepStepsWhenFull = 64
+
+const smallest = 64
+
+/** What is common to the buckets of one limit. */
+interface Space {
+  readonly index: number
+  spanMillis: number
+  /** The bucket that callers share who came when there was no room. */
+  overflow: number
+}
+
+export class Buckets {
+  readonly #maxKeys: number
+  readonly #places = new Map<string, number>()
+  readonly #keys: Array<string> = []
+  readonly #spaces = new Map<string, Space>()
+  #fullAt = new Float64Array(smallest)
+  #spaceOf = new Uint32Array(smallest)
+  #hand = 0
+
+  constructor(maxKeys: number) {
+    this.#maxKeys = maxKeys
+  }
+
+  /** How many buckets are kept. */
+  get size(): number {
+    return this.#keys.length
+  }
+
+  /** Decides all takes and spends them, or none. */
+  consume(takes: ReadonlyArray<Take>, maxWaitMillis: number, now: number): number {
+    this.#sweep(now, sweepSteps * takes.length)
+    if (this.#keys.length + takes.length > this.#maxKeys) this.#sweep(now, sweepStepsWhenFull)
+    const wait = this.decide(takes, maxWaitMillis, now)
+    if (wait !== refused) {
+      for (let i = 0; i < takes.length; i++) this.#spend(takes[i]!, now)
+    }
+    return wait
+  }
+
+  /** Decides all takes and spends none. */
+  decide(takes: ReadonlyArray<Take>, maxWaitMillis: number, now: number): number {
+    let wait = 0
+    for (let i = 0; i < takes.length; i++) {
+      const take = takes[i]!
+      const shape = take.shape
+      const debt = Math.max(0, this.#fullAtOf(take, now) - now)
+      const late = take.cost > shape.burst ? Infinity : debt + take.cost * shape.intervalMillis - shape.spanMillis
+      take.allowed = late <= tolerance
+      take.retryAfterMillis = take.allowed ? 0 : Math.ceil(late - tolerance)
+      report(take, debt)
+      if (!shape.shadow && take.retryAfterMillis > wait) wait = take.retryAfterMillis
+    }
+    return wait > maxWaitMillis ? refused : wait
+  }
+
+  refund(takes: ReadonlyArray<Take>, now: number): void {
+    for (const take of takes) {
+      const spentUntil = take.spentUntil
+      take.spentUntil = 0
+      const space = this.#spaces.get(take.shape.name)
+      // Tokens of another shape are not worth the same.
+      if (spentUntil === 0 || space === undefined || space.spanMillis !== take.shape.spanMillis) continue
+      // What time has given back already is not given back again, or a late refund would exceed the limit.
+      const amount = Math.min(take.cost * take.shape.intervalMillis, spentUntil - now)
+      if (amount <= 0) continue
+      if (take.spentShared) {
+        space.overflow -= amount
+        continue
+      }
+      const place = this.#places.get(take.key)
+      if (place !== undefined) this.#fullAt[place]! -= amount
+    }
+  }
+
+  #spend(take: Take, now: number): void {
+    // A take that a limit in shadow mode would have refused is not counted, just as if it had been.
+    if (take.cost === 0 || (!take.allowed && take.shape.shadow)) return
+    const space = this.#spaceFor(take.shape, now)
+    const place = this.#places.get(take.key)
+    const before = place === undefined ? space.overflow : this.#fullAt[place]!
+    const after = Math.max(now, before) + take.cost * take.shape.intervalMillis
+    if (place !== undefined) this.#fullAt[place] = after
+    else if (this.#keys.length < this.#maxKeys) this.#insert(take.key, space, after)
+    else {
+      space.overflow = after
+      take.spentShared = true
+    }
+    take.allowed = true
+    take.spentUntil = after
+    report(take, after - now)
+  }
+
+  // A bucket that is not there is full, unless callers without one have been sharing: then it is as full as theirs.
+  #fullAtOf(take: Take, now: number): number {
+    const space = this.#spaceFor(take.shape, now)
+    const place = this.#places.get(take.key)
+    return place === undefined ? space.overflow : this.#fullAt[place]!
+  }
+
+  #spaceFor(shape: BucketShape, now: number): Space {
+    const space = this.#spaces.get(shape.name)
+    if (space === undefined) {
+      const made: Space = { index: this.#spaces.size, spanMillis: shape.spanMillis, overflow: -Infinity }
+      this.#spaces.set(shape.name, made)
+      return made
+    }
+    if (space.spanMillis !== shape.spanMillis) this.#rescale(space, shape.spanMillis, now)
+    return space
+  }
+
+  // The limit has changed: every bucket stays as full as it is, in proportion, so who is throttled stays throttled.
+  #rescale(space: Space, spanMillis: number, now: number): void {
+    const factor = spanMillis / space.spanMillis
+    const rescaled = (fullAt: number): number => fullAt > now ? now + (fullAt - now) * factor : fullAt
+    for (let place = 0; place < this.#keys.length; place++) {
+      if (this.#spaceOf[place] === space.index) this.#fullAt[place] = rescaled(this.#fullAt[place]!)
+    }
+    space.overflow = rescaled(space.overflow)
+    space.spanMillis = spanMillis
+  }
+
+  #sweep(now: number, steps: number): void {
+    for (let step = 0; step < steps && this.#keys.length > 0; step++) {
+      if (this.#hand >= this.#keys.length) this.#hand = 0
+      if (this.#fullAt[this.#hand]! <= now) this.#remove(this.#hand)
+      else this.#hand += 1
+    }
+  }
+
+  #insert(key: string, space: Space, fullAt: number): void {
+    const place = this.#keys.length
+    if (place === this.#fullAt.length) this.#resize(Math.min(place * 2, Math.max(this.#maxKeys, smallest)))
+    this.#keys.push(key)
+    this.#places.set(key, place)
+    this.#fullAt[place] = fullAt
+    this.#spaceOf[place] = space.index
+  }
+
+  // The last bucket moves into the gap, so that the arrays stay dense and can shrink.
+  #remove(place: number): void {
+    this.#places.delete(this.#keys[place]!)
+    const last = this.#keys.length - 1
+    const moved = this.#keys.pop()!
+    if (place !== last) {
+      this.#keys[place] = moved
+      this.#places.set(moved, place)
+      this.#fullAt[place] = this.#fullAt[last]!
+      this.#spaceOf[place] = this.#spaceOf[last]!
+    }
+    if (this.#fullAt.length > smallest && last * 4 < this.#fullAt.length) this.#resize(this.#fullAt.length >> 1)
+  }
+
+  #resize(capacity: number): void {
+    const fullAt = new Float64Array(capacity)
+    const spaceOf = new Uint32Array(capacity)
+    fullAt.set(this.#fullAt.subarray(0, Math.min(capacity, this.#keys.length)))
+    spaceOf.set(this.#spaceOf.subarray(0, Math.min(capacity, this.#keys.length)))
+    this.#fullAt = fullAt
+    this.#spaceOf = spaceOf
+  }
+}
+
+const report = (take: Take, debt: number): void => {
+  const { intervalMillis, spanMillis } = take.shape
+  take.remaining = Math.max(0, Math.floor((spanMillis - debt + tolerance) / intervalMillis))
+  take.resetAfterMillis = debt <= tolerance ? 0 : Math.ceil(debt - tolerance)
+}
