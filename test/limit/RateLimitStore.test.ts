@@ -1,0 +1,160 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { RateLimitStore } from "effect-toolops/limit"
+import { TestClock } from "effect/testing"
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
+import { shape, suite } from "./RateLimitStoreTest.ts"
+
+suite({
+  name: "memory",
+  layer: RateLimitStore.layerMemory(),
+  wait: (millis) => TestClock.adjust(millis),
+  slack: 0
+})
+
+setFlagsFromString("--expose-gc")
+const collect = runInNewContext("gc") as () => void
+
+const used = (): number => {
+  collect()
+  const { arrayBuffers, heapUsed } = process.memoryUsage()
+  return arrayBuffers + heapUsed
+}
+
+const memory = (maxKeys: number) =>
+  Effect.provide(
+    Effect.map(RateLimitStore.RateLimitStore, (store) => {
+      let now = 0
+      const take = (bucket: RateLimitStore.BucketShape, key: string, cost = 1) => {
+        const one = new RateLimitStore.Take(bucket, key, cost)
+        return { wait: store.consumeUnsafe?.([one], 0, now), take: one }
+      }
+      return {
+        store,
+        take,
+        grants: (bucket: RateLimitStore.BucketShape, key: string) => take(bucket, key).wait === 0,
+        pass: (millis: number) => {
+          now += millis
+        }
+      }
+    }),
+    RateLimitStore.layerMemory({ maxKeys })
+  )
+
+describe("RateLimitStore.layerMemory", () => {
+  for (const maxKeys of [0, -1, 0.5, Number.NaN, Infinity, 2 ** 53, 10_000_001]) {
+    it(`throws at construction for maxKeys ${maxKeys}`, () => {
+      assert.throws(
+        () => RateLimitStore.layerMemory({ maxKeys }),
+        /RateLimitStore.layerMemory: maxKeys must be an integer/
+      )
+    })
+  }
+
+  const hourly = shape("hourly", 2, 3_600_000)
+
+  it.effect("never forgets a caller who is throttled, whatever comes in", () =>
+    Effect.gen(function*() {
+      const { grants } = yield* memory(100)
+      const active = Array.from({ length: 50 }, (_, i) => `active${i}`)
+      for (const key of active) assert.deepStrictEqual([grants(hourly, key), grants(hourly, key)], [true, true])
+      for (let i = 0; i < 10_000; i++) grants(hourly, `invented${i}`)
+      for (const key of active) assert.isFalse(grants(hourly, key), key)
+    }))
+
+  it.effect("lets callers who find no room share one bucket", () =>
+    Effect.gen(function*() {
+      const { grants } = yield* memory(10)
+      let passed = 0
+      for (let i = 0; i < 10_000; i++) passed += grants(hourly, `invented${i}`) ? 1 : 0
+      assert.strictEqual(passed, 12)
+    }))
+
+  it.effect("gives who shared a bucket no full one when there is room again", () =>
+    Effect.gen(function*() {
+      const { grants, pass } = yield* memory(1)
+      const short = shape("short", 1, 1000)
+      assert.isTrue(grants(short, "first"))
+      assert.isTrue(grants(hourly, "second"))
+      assert.isTrue(grants(hourly, "second"))
+      assert.isFalse(grants(hourly, "second"))
+      pass(1001)
+      assert.isFalse(grants(hourly, "second"))
+      assert.isFalse(grants(hourly, "third"))
+      pass(3_600_000)
+      assert.deepStrictEqual([grants(hourly, "third"), grants(hourly, "third"), grants(hourly, "third")], [
+        true,
+        true,
+        false
+      ])
+    }))
+
+  it.effect("gives tokens of the shared bucket back to the shared bucket", () =>
+    Effect.gen(function*() {
+      const { grants, store, take } = yield* memory(1)
+      grants(hourly, "first")
+      const shared = take(hourly, "second", 2).take
+      assert.isFalse(grants(hourly, "third"))
+      yield* store.refund([shared])
+      assert.isTrue(grants(hourly, "third"))
+    }))
+
+  it.effect("keeps limits apart when there is no room", () =>
+    Effect.gen(function*() {
+      const { grants } = yield* memory(1)
+      grants(hourly, "a|first")
+      assert.strictEqual([1, 2, 3].filter((i) => grants(hourly, `a|${i}`)).length, 2)
+      const other = shape("other", 2, 3_600_000)
+      assert.strictEqual([1, 2, 3].filter((i) => grants(other, `b|${i}`)).length, 2)
+    }))
+
+  it.effect("makes room by forgetting full buckets, a few at a time", () =>
+    Effect.gen(function*() {
+      const { grants, pass } = yield* memory(1000)
+      const short = shape("short", 1, 1000)
+      for (let round = 0; round < 20; round++) {
+        let passed = 0
+        for (let i = 0; i < 900; i++) passed += grants(short, `${round}-${i}`) ? 1 : 0
+        assert.strictEqual(passed, 900, `round ${round}`)
+        pass(1001)
+      }
+    }))
+
+  it.effect("is bounded under a million callers, keeps who is active, and lets the rest go", () =>
+    Effect.gen(function*() {
+      const maxKeys = 20_000
+      const { grants, pass } = yield* memory(maxKeys)
+      const active = Array.from({ length: 100 }, (_, i) => `hourly|active${i}`)
+      const start = used()
+      for (const key of active) assert.deepStrictEqual([grants(hourly, key), grants(hourly, key)], [true, true])
+      const minute = shape("minute", 10, 60_000)
+      let peak = 0
+      for (let i = 0; i < 1_000_000; i++) {
+        grants(minute, `minute|i4:acmeinvented${i}`)
+        // 6 seconds a token: every caller is in use when the next thousands come.
+        if (i % 1000 === 0) pass(10)
+        if (i % 200_000 === 199_999) peak = Math.max(peak, used() - start)
+      }
+      assert.isBelow(peak, maxKeys * 250, `${(peak / maxKeys).toFixed(0)} bytes per key`)
+      for (const key of active) assert.isFalse(grants(hourly, key), key)
+      pass(60_000)
+      for (let i = 0; i < 2 * maxKeys; i++) grants(minute, "minute|i4:acmeone")
+      const rest = used() - start
+      assert.isBelow(rest, 500_000, "what is left when everyone is gone")
+      for (const key of active) assert.isFalse(grants(hourly, key), key)
+    }))
+
+  it.effect("takes no more than 100 bytes for a caller beside the key", () =>
+    Effect.gen(function*() {
+      const n = 200_000
+      const keys = Array.from({ length: n }, (_, i) => `hourly|i4:acmecaller${i}`)
+      // Flat strings whose hash is known, so that their own size does not count.
+      const set = new Set(keys)
+      const { grants } = yield* memory(n)
+      const start = used()
+      for (const key of set) grants(hourly, key)
+      assert.isBelow((used() - start) / n, 100)
+      assert.strictEqual(set.size, n)
+    }))
+})
