@@ -17,6 +17,7 @@ import * as Option from "effect/Option"
 import type * as Tracer from "effect/Tracer"
 import { Authenticator, identify } from "../auth/Authenticator.ts"
 import { CurrentIdentity } from "../auth/Identity.ts"
+import { CurrentPeer } from "../limit/RateLimit.ts"
 import { CurrentMcpRequest, type McpRequest } from "../observe/McpRequest.ts"
 import { RequestHeaders } from "../ToolCall.ts"
 import type { PipelineError } from "../ToolPipeline.ts"
@@ -37,8 +38,8 @@ export type Middleware = McpServer.Middleware<{
 }>
 
 /**
- * Lets the pipeline see the request around a tool call: its headers (`ToolCall.RequestHeaders`), its protocol revision,
- * and the trace that the client is in (`traceparent` in `_meta`).
+ * Lets the pipeline see the request around a tool call: its headers (`ToolCall.RequestHeaders`), the address that it came
+ * from (`RateLimit.CurrentPeer`), its protocol revision, and the trace that the client is in (`traceparent` in `_meta`).
  *
  * **Details**
  *
@@ -67,14 +68,17 @@ export type Middleware = McpServer.Middleware<{
  */
 export const headers: Middleware = McpServer.middleware((effect, options) =>
   Effect.updateContext(effect, (context: Context.Context<never>) => {
-    const isHttp = Context.getOrUndefined(context as AnyContext, HttpServerRequest.HttpServerRequest) !== undefined
+    const http = Context.getOrUndefined(context as AnyContext, HttpServerRequest.HttpServerRequest)
     const request: McpRequest = {
       protocolVersion: options.requestContext.protocolVersion,
-      transport: isHttp ? "tcp" : "pipe",
+      transport: http === undefined ? "pipe" : "tcp",
       parent: traceOf(options.requestContext.requestMetadata)
     }
     const marked = Context.add(context, CurrentMcpRequest, request)
-    return isHttp ? Context.add(marked, RequestHeaders, options.headers) : marked
+    return http === undefined ? marked : marked.pipe(
+      Context.add(RequestHeaders, options.headers),
+      Context.add(CurrentPeer, Option.getOrUndefined(http.remoteAddress))
+    )
   })
 )
 
@@ -110,11 +114,14 @@ export const authenticate: McpServer.Middleware<{
   layerError: never
   layerRequires: Authenticator
 }> = McpServer.middleware<{ provides: CurrentIdentity }>()(
-  Effect.map(Authenticator, (authenticator) => (effect, options) =>
-    Effect.matchEffect(identify(authenticator, options.headers), {
-      onFailure: (error) => Effect.fail(toMcpError(error)),
-      onSuccess: (identity) => Effect.provideService(effect, CurrentIdentity, identity)
-    }))
+  Effect.map(
+    Authenticator,
+    (authenticator) => (effect, options) =>
+      Effect.matchEffect(identify(authenticator, options.headers), {
+        onFailure: (error) => Effect.fail(toMcpError(error)),
+        onSuccess: (identity) => Effect.provideService(effect, CurrentIdentity, identity)
+      })
+  )
 )
 
 /**

@@ -1,0 +1,159 @@
+/**
+ * An MCP server whose tools are guarded.
+ *
+ * `npm run serve` starts it with new API keys and prints what to try. Every setting has a default (see
+ * server/settings.ts); nothing else has to run. The tools know nothing of what is around them: who may call them, how
+ * often, what is cached and what happens when the upstream misbehaves is said here, in `guards`.
+ */
+import { NodeHttpServer, NodeRuntime, NodeServices } from "@effect/platform-node"
+import { Cause, Effect, Exit, Layer, Redacted } from "effect"
+import { ToolPipeline } from "effect-toolops"
+import { McpOps } from "effect-toolops/ai"
+import { ApiKey, AuthMiddleware, Rbac } from "effect-toolops/auth"
+import { CacheMiddleware } from "effect-toolops/cache"
+import { RateLimit, RateLimitMiddleware, RateLimitStore } from "effect-toolops/limit"
+import { ObserveMiddleware, PrometheusRoutes, StructuredLogger } from "effect-toolops/observe"
+import { ResilienceMiddleware } from "effect-toolops/resilience"
+import { McpProtocol, McpServer } from "effect/ai"
+import { HttpRouter, HttpServer } from "effect/http"
+import { createServer } from "node:http"
+import * as Docs from "./server/docs.ts"
+import * as Notes from "./server/notes.ts"
+import * as Quotes from "./server/quotes.ts"
+import { load, type Settings, SettingsError, variables } from "./server/settings.ts"
+import { handlers, Tools } from "./server/tools.ts"
+
+/** Who may do what: readers read, writers write as well. Nobody else may do anything. */
+const rules = Rbac.layer({
+  roles: {
+    reader: { allowedTools: ["docs:*", "notes:list", "quotes:*"], allowedActions: ["call"] },
+    writer: { inherits: ["reader"], allowedTools: ["notes:add"], allowedActions: ["call"] }
+  }
+})
+
+const callers = (settings: Settings) =>
+  ApiKey.layer().pipe(Layer.provide(
+    ApiKey.layerMemory({ keys: settings.keys.map((key) => ({ id: key.principal, ...key })) })
+  ))
+
+const limits = (settings: Settings) =>
+  RateLimit.layer({
+    limits: [{ name: "calls", per: "identity", limit: settings.callsPerMinute, window: "1 minute" }]
+  }).pipe(Layer.provide(RateLimitStore.layerMemory()))
+
+/** What stands between a caller and a tool, outermost first. */
+const guards = (settings: Settings) =>
+  ToolPipeline.layer.pipe(Layer.provide([
+    ObserveMiddleware.layer(),
+    AuthMiddleware.layer.pipe(Layer.provide([callers(settings), rules])),
+    RateLimitMiddleware.layer.pipe(Layer.provide(limits(settings))),
+    CacheMiddleware.layerPassthrough,
+    ResilienceMiddleware.layerPassthrough
+  ]))
+
+const tools = (settings: Settings) =>
+  McpServer.toolkit(Tools).pipe(
+    Layer.provide(McpOps.headers.layer),
+    Layer.provide(handlers),
+    Layer.provide([guards(settings), Docs.layer, Notes.layer(settings.notesPath), Quotes.layer])
+  )
+
+const routes = (settings: Settings) =>
+  Layer.mergeAll(
+    McpServer.layerHttp({
+      name: "effect-toolops-example",
+      version: "0.1.0",
+      path: "/mcp",
+      protocols: [McpProtocol.v2026_07_28, McpProtocol.v2025_11_25, McpProtocol.v2025_06_18],
+      registrations: tools(settings)
+    }),
+    PrometheusRoutes.layer()
+  )
+
+const listen = (settings: Settings) =>
+  NodeHttpServer.layerServer(() => createServer(), {
+    host: settings.host,
+    port: settings.port,
+    gracefulShutdownTimeout: "2 seconds"
+  }).pipe(
+    Layer.catchTag("ServeError", (error) =>
+      Layer.effect(HttpServer.HttpServer, Effect.fail(listenProblem(settings, error.cause))))
+  )
+
+const listenProblem = (settings: Settings, cause: unknown): SettingsError => {
+  const code = typeof cause === "object" && cause !== null && "code" in cause ? cause.code : undefined
+  return code === "EADDRINUSE"
+    ? new SettingsError({ field: "TOOLOPS_PORT", problem: `port ${settings.port} is taken` })
+    : code === "EACCES"
+    ? new SettingsError({ field: "TOOLOPS_PORT", problem: `port ${settings.port} needs more rights` })
+    : new SettingsError({ field: "TOOLOPS_HOST", problem: `cannot listen on ${settings.host}` })
+}
+
+/** The whole server. It also gives the upstream, so that whoever starts it can make the upstream fail. */
+export const layer = (settings: Settings) =>
+  HttpRouter.serve(routes(settings), { disableLogger: true, disableListenLog: true }).pipe(
+    Layer.provideMerge(listen(settings)),
+    Layer.provideMerge(settings.quotesUrl === undefined ? Quotes.upstreamLocal : Quotes.upstreamAt(settings.quotesUrl)),
+    Layer.provide(NodeServices.layer)
+  )
+
+const instructions = (settings: Settings, server: string, upstream: Quotes.Upstream["Service"]): string => {
+  const keyOf = (role: string) => {
+    const found = settings.keys.find((key) => key.roles.includes(role))
+    return found === undefined ? `"a key of a ${role}"` : Redacted.value(found.key)
+  }
+  return `Listening on ${server}/mcp. Ctrl-C stops the server. Try, in another shell:
+
+reader=${keyOf("reader")}
+writer=${keyOf("writer")}
+call() {
+  curl -s ${server}/mcp -H "x-api-key: $1" -H "mcp-name: $2" -H 'mcp-method: tools/call' \\
+    -H 'mcp-protocol-version: 2026-07-28' -H 'content-type: application/json' \\
+    -H 'accept: application/json, text/event-stream' -d '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":
+    {"name":"'$2'","arguments":'"$3"',"_meta":${JSON.stringify(meta)}}}'
+}
+# a reader may search, and the second time the answer comes from the cache; a reader may not write, a writer may
+call $reader docs_search '{"query":"Layer.provide","limit":2}'
+call $reader notes_add '{"text":"hello"}'
+call $writer notes_add '{"text":"hello"}'
+# quotes come from an upstream${
+    upstream.control === undefined ? "" : `, which can be told to ok, fail, hang or be slow`
+  }
+call $reader quotes_latest '{"symbol":"ACME"}'
+${upstream.control === undefined ? "" : `curl -s -X POST ${upstream.url}/mode/fail\n`}curl -s ${server}/metrics
+`
+}
+
+const meta = {
+  "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+  "io.modelcontextprotocol/clientInfo": { name: "curl", version: "1" },
+  "io.modelcontextprotocol/clientCapabilities": {}
+}
+
+const serve = Effect.gen(function*() {
+  const [unknown] = process.argv.slice(2)
+  if (unknown !== undefined) {
+    const known = Object.keys(variables).join(", ")
+    return yield* new SettingsError({ field: unknown, problem: `unknown argument, set one of ${known} instead` })
+  }
+  const settings = yield* load(process.env)
+  const running = Effect.gen(function*() {
+    const { address } = yield* HttpServer.HttpServer
+    console.log(instructions(settings, HttpServer.formatAddress(address), yield* Quotes.Upstream))
+    return yield* Effect.never
+  })
+  return yield* Effect.provide(running, layer(settings)).pipe(Effect.provide(StructuredLogger.layer()))
+})
+
+if (import.meta.main) {
+  NodeRuntime.runMain(serve, {
+    // A mistake of the user's is told in one line. Anything else is ours and keeps its stack.
+    disableErrorReporting: true,
+    teardown: (exit, done) => {
+      if (Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause)) return done(0)
+      const error = Cause.squash(exit.cause)
+      console.error(error instanceof SettingsError ? error.message : Cause.pretty(exit.cause))
+      done(1)
+    }
+  })
+}

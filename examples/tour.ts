@@ -1,0 +1,228 @@
+/**
+ * A guided tour: starts the server of server.ts on a free port, calls its tools with the official MCP client, and shows
+ * what was expected beside what happened. Exits with 0 only if each step went as expected.
+ */
+import { NodeRuntime } from "@effect/platform-node"
+import { Client } from "@modelcontextprotocol/sdk/client/index.js"
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js"
+import { Cause, Clock, Effect, Exit, Layer, Redacted, Tracer } from "effect"
+import { StructuredLogger } from "effect-toolops/observe"
+import { HttpServer } from "effect/http"
+import { layer } from "./server.ts"
+import { Upstream } from "./server/quotes.ts"
+import { newKeys, type Settings } from "./server/settings.ts"
+import { attribute, recorder, tree } from "./tour/spans.ts"
+import { Transcript } from "./tour/transcript.ts"
+
+const callsPerMinute = 20
+
+interface Answer {
+  readonly isError: boolean
+  readonly content: any
+}
+
+/** The official client, with the key of one caller or none. */
+const connect = (url: string, key: Redacted.Redacted<string> | undefined) =>
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.promise(async () => {
+        const client = new Client({ name: "tour", version: "0.1.0" })
+        const headers: Record<string, string> = key === undefined ? {} : { "x-api-key": Redacted.value(key) }
+        await client.connect(new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } }))
+        return client
+      }),
+      (client) => Effect.promise(() => client.close())
+    ),
+    (client) => (name: string, input: Record<string, unknown> = {}): Effect.Effect<Answer> =>
+      Effect.promise(async () => {
+        const result = await client.callTool({ name, arguments: input })
+        const [first] = result.content as ReadonlyArray<{ readonly text: string }>
+        return { isError: result.isError === true, content: JSON.parse(first.text) }
+      })
+  )
+
+const told = ({ content, isError }: Answer): string =>
+  isError ? `${content._tag === "ToolRefused" ? "refused" : "failed"}, ${content.reason ?? content._tag}` : "ok"
+
+const tour = Effect.gen(function*() {
+  const keys = yield* newKeys(
+    { principal: "ruth", roles: ["reader"] },
+    { principal: "walt", roles: ["writer"] },
+    { principal: "bea", roles: ["reader"] },
+    { principal: "quinn", roles: ["reader"] }
+  )
+  const settings: Settings = {
+    host: "127.0.0.1",
+    port: 0,
+    keys,
+    callsPerMinute,
+    notesPath: undefined,
+    quotesUrl: undefined
+  }
+  const spans = recorder()
+  const lines: Array<string> = []
+  const context = yield* Layer.build(
+    layer(settings).pipe(
+      Layer.provide([
+        Layer.succeed(Tracer.Tracer, spans.tracer),
+        StructuredLogger.layer({ write: (line) => lines.push(line) })
+      ])
+    )
+  )
+  return yield* Effect.provide(steps(keys, spans, lines), context)
+})
+
+const steps = (
+  keys: Settings["keys"],
+  spans: ReturnType<typeof recorder>,
+  lines: ReadonlyArray<string>
+) =>
+  Effect.gen(function*() {
+    const server = HttpServer.formatAddress((yield* HttpServer.HttpServer).address)
+    const { control } = yield* Upstream
+    if (control === undefined) return yield* Effect.die("the tour needs an upstream of its own")
+    const as = (principal: string) => connect(`${server}/mcp`, keys.find((key) => key.principal === principal)?.key)
+    const [nobody, ruth, walt, bea, quinn] = yield* Effect.forEach(["nobody", "ruth", "walt", "bea", "quinn"], as)
+
+    const { check, show, summary } = new Transcript()
+    const outcome = () => attribute(spans.calls().at(-1), "tool.outcome")
+
+    show("Who may call")
+    const search = { query: "Layer.provide", limit: 3 }
+    yield* check(
+      "a search without a key",
+      "refused, MissingCredentials",
+      Effect.map(nobody("docs_search", search), told)
+    )
+    const first = yield* ruth("docs_search", search)
+    yield* check(
+      "a search by a reader",
+      "ok, 3 matches",
+      Effect.succeed(`${told(first)}, ${first.content.matches.length} matches`)
+    )
+    yield* check(
+      "a path that leads out of the folder",
+      "failed, DocumentNotFound",
+      Effect.map(ruth("docs_read", { path: "../../package.json" }), told)
+    )
+
+    show("What is known already")
+    const again = yield* ruth("docs_search", search)
+    const same = JSON.stringify(again) === JSON.stringify(first) ? "the same answer" : "another answer"
+    yield* check("the same search again", "the same answer, cached", Effect.succeed(`${same}, ${outcome()}`))
+    yield* check(
+      "the same search by another reader",
+      "ok, cached",
+      Effect.map(bea("docs_search", search), (answer) => `${told(answer)}, ${outcome()}`)
+    )
+
+    show("Who may write")
+    const countNotes = Effect.map(ruth("notes_list"), (answer) => `${answer.content.notes.length} notes, ${outcome()}`)
+    yield* check("the notes", "0 notes, ok", countNotes)
+    yield* check("a note by a reader", "refused, Forbidden", Effect.map(ruth("notes_add", { text: "hello" }), told))
+    yield* check("a note by a writer", "ok", Effect.map(walt("notes_add", { text: "hello" }), told))
+    yield* check("the notes, no longer from the cache", "1 notes, ok", countNotes)
+
+    show("How often")
+    // One call of this reader was spent above.
+    const burst = yield* Effect.forEach(Array.from({ length: callsPerMinute }), () => bea("notes_list"), {
+      concurrency: 5
+    })
+    const passed = burst.filter((answer) => !answer.isError).length
+    const [limited] = burst.filter((answer) => answer.isError)
+    yield* check(
+      `${callsPerMinute + 1} calls of one reader`,
+      `${callsPerMinute} pass, 1 refused`,
+      Effect.succeed(`${passed + 1} pass, ${burst.length - passed} refused`)
+    )
+    const wait = limited?.content.retryAfterMillis
+    yield* check(
+      "the refusal says when to come back",
+      "RateLimited, within 3 seconds",
+      Effect.succeed(`${limited?.content.reason}, ${wait > 0 && wait <= 3_000 ? "within 3 seconds" : `in ${wait} ms`}`)
+    )
+    yield* check("another reader is not concerned", "ok", Effect.map(ruth("notes_list"), told))
+
+    show("When the upstream misbehaves")
+    const quote = quinn("quotes_latest", { symbol: "ACME" })
+    const withRequests = <A>(self: Effect.Effect<A>) =>
+      Effect.gen(function*() {
+        const before = yield* control.requests
+        const value = yield* self
+        return { value, requests: (yield* control.requests) - before }
+      })
+    const counted = Effect.map(withRequests(quote), ({ requests, value }) => `${told(value)}, ${requests} requests`)
+    yield* check("a quote", "ok, 1 requests", counted)
+    yield* control.setMode("fail")
+    yield* check("the upstream fails: tried twice", "failed, QuotesUnavailable, 2 requests", counted)
+    yield* check("and again", "failed, QuotesUnavailable, 2 requests", counted)
+    yield* check("and a third time", "failed, QuotesUnavailable, 2 requests", counted)
+    const open = yield* withRequests(quote)
+    yield* check(
+      "the circuit is open, the upstream is left alone",
+      "refused, CircuitOpen, 0 requests",
+      Effect.succeed(`${told(open.value)}, ${open.requests} requests`)
+    )
+    yield* control.setMode("ok")
+    yield* Effect.sleep((open.value.content.retryAfterMillis ?? 0) + 20)
+    yield* check("it has recovered: a probe passes", "ok, 1 requests", counted)
+    yield* check("and the circuit is closed", "ok, 1 requests", counted)
+    yield* control.setMode("hang")
+    const began = yield* Clock.currentTimeMillis
+    const hung = told(yield* quote)
+    const took = (yield* Clock.currentTimeMillis) - began
+    yield* check(
+      "the upstream hangs",
+      "refused, TimedOut, in under 2 seconds",
+      Effect.succeed(`${hung}, in ${took < 2_000 ? "under 2 seconds" : `${took} ms`}`)
+    )
+    yield* control.setMode("ok")
+
+    show("What is left behind")
+    const metrics = yield* Effect.promise(async () => (await fetch(`${server}/metrics`)).text())
+    const series = metrics.split("\n").filter((line) => /^tool_call_total.*quotes/.test(line))
+    for (const line of series) show(`  ${line}`)
+    yield* check(
+      "metrics by outcome",
+      "ok failed rejected timed_out",
+      Effect.succeed(
+        ["ok", "failed", "rejected", "timed_out"].filter((one) =>
+          series.some((line) => line.includes(`outcome="${one}"`))
+        ).join(" ")
+      )
+    )
+    const traced = spans.calls().filter((span) => attribute(span, "tool.id") === "quotes:latest").at(0)
+    for (const line of tree(spans.spans, traced)) show(`  ${line}`)
+    yield* check(
+      "one call as spans",
+      "tool.exec.quotes.latest inside",
+      Effect.succeed(
+        tree(spans.spans, traced).some((line) => line.includes("tool.exec.quotes.latest"))
+          ? "tool.exec.quotes.latest inside"
+          : "missing"
+      )
+    )
+    yield* check("arguments in spans", "none", Effect.succeed(spans.printed().includes("ACME") ? "some" : "none"))
+    show(`  ${lines.find((line) => line.includes("notes:add") && line.includes("denied"))}`)
+    yield* check(
+      "one log line per call",
+      `${spans.calls().length} lines`,
+      Effect.succeed(`${lines.filter((line) => line.includes("\"message\":\"tool call\"")).length} lines`)
+    )
+
+    return summary()
+  })
+
+NodeRuntime.runMain(
+  Effect.scoped(tour).pipe(
+    Effect.timeout("15 seconds"),
+    Effect.flatMap((wentWell) => wentWell ? Effect.void : Effect.fail("a step did not go as expected"))
+  ),
+  {
+    disableErrorReporting: true,
+    teardown: (exit, done) => {
+      if (Exit.isFailure(exit)) console.error(Cause.pretty(exit.cause))
+      done(Exit.isSuccess(exit) ? 0 : 1)
+    }
+  }
+)

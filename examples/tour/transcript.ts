@@ -1,0 +1,24 @@
+/** Prints each step of the tour: what was expected beside what happened. */
+import { Effect } from "effect"
+
+export class Transcript {
+  #steps = 0
+  #failed = 0
+
+  readonly show = (line: string): void => console.log(line)
+
+  readonly check = (title: string, expected: string, run: Effect.Effect<string>): Effect.Effect<void> =>
+    Effect.map(run, (came) => {
+      const isAsExpected = came === expected
+      this.#steps += 1
+      if (!isAsExpected) this.#failed += 1
+      const number = String(this.#steps).padStart(3)
+      const mark = isAsExpected ? "ok  " : "FAIL"
+      console.log(`${number} ${mark} ${title.padEnd(50)} expected: ${expected.padEnd(40)} came: ${came}`)
+    })
+
+  readonly summary = (): boolean => {
+    console.log(`${this.#steps - this.#failed} of ${this.#steps} steps went as expected`)
+    return this.#failed === 0
+  }
+}
