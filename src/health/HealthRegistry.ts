@@ -1,0 +1,175 @@
+/**
+ * Knows the health checks of the program and answers how it is.
+ *
+ * A component registers its check in its own scope, so the check disappears with it. Checks run in parallel when
+ * somebody asks, each within its own time and at most once per interval, so probes cost nothing however many come.
+ *
+ * @since 0.1.0
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Scope from "effect/Scope"
+import { monotonicMillis } from "../internal/monotonic.ts"
+import type * as HealthCheck from "./HealthCheck.ts"
+import { CheckNotFound, DuplicateCheck, HealthError, NoCheckers } from "./HealthError.ts"
+import { type CheckReport, Runner } from "./internal/runner.ts"
+
+export type {
+  /**
+   * What one run of a check came to. `checkedAt` is a wall-clock time in milliseconds.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  CheckReport
+}
+
+/**
+ * What a group of checks came to: `unhealthy` when a critical check is, else `degraded` when anything is not healthy.
+ * While the program drains it is `unhealthy`, whatever the checks say.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Report {
+  readonly status: HealthCheck.HealthStatus
+  readonly isDraining: boolean
+  readonly checks: ReadonlyArray<CheckReport>
+}
+
+/**
+ * The health checks of the program.
+ *
+ * - `register`: adds a check until the scope closes.
+ * - `report`: asks all checks of a group. Fails with `NoCheckers` when the group is empty.
+ * - `reportAll`: asks all checks.
+ * - `check`: asks one check.
+ * - `drain`: from now on the program is unhealthy to its readiness probe, so that no new traffic comes. For good.
+ * - `isDraining`: whether that has happened.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class HealthRegistry extends Context.Service<HealthRegistry, {
+  readonly register: <R>(
+    check: HealthCheck.HealthCheck<R>
+  ) => Effect.Effect<void, HealthError, R | Scope.Scope>
+  readonly report: (group: string) => Effect.Effect<Report, HealthError>
+  readonly reportAll: Effect.Effect<Report>
+  readonly check: (name: string) => Effect.Effect<CheckReport, HealthError>
+  readonly drain: Effect.Effect<void>
+  readonly isDraining: Effect.Effect<boolean>
+}>()("effect-toolops/health/HealthRegistry") {}
+
+const isDegrading = (report: CheckReport): boolean => report.status !== "healthy"
+const isFatal = (report: CheckReport): boolean => report.status === "unhealthy" && report.critical
+
+/**
+ * Makes a registry without checks.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make: Effect.Effect<HealthRegistry["Service"]> = Effect.sync(() => {
+  const runners = new Map<string, Runner>()
+  let isDraining = false
+
+  const aggregate = (checks: ReadonlyArray<CheckReport>): Report => ({
+    status: isDraining || checks.some(isFatal) ? "unhealthy" : checks.some(isDegrading) ? "degraded" : "healthy",
+    isDraining,
+    checks
+  })
+
+  const ask = (asked: ReadonlyArray<Runner>): Effect.Effect<Report> =>
+    Effect.withFiber((fiber) => {
+      const now = monotonicMillis(fiber)
+      const kept = asked.map((runner) => runner.kept(now)).filter((report) => report !== undefined)
+      return kept.length === asked.length
+        ? Effect.succeed(aggregate(kept))
+        : Effect.map(Effect.forEach(asked, (runner) => runner.report, { concurrency: "unbounded" }), aggregate)
+    })
+
+  const register = <R>(check: HealthCheck.HealthCheck<R>) =>
+    Effect.gen(function*() {
+      const context = yield* Effect.context<R | Scope.Scope>()
+      if (runners.has(check.name)) {
+        return yield* new HealthError({ reason: new DuplicateCheck({ name: check.name }) })
+      }
+      const parent = Context.get(context, Scope.Scope)
+      // A scope of its own, so that the check stops before what it looks at is closed.
+      const scope = yield* Scope.fork(parent)
+      const runner = new Runner({ ...check, check: Effect.provideContext(check.check, context) }, scope)
+      runners.set(check.name, runner)
+      yield* Scope.addFinalizer(
+        scope,
+        Effect.sync(() => {
+          runners.delete(check.name)
+        })
+      )
+      if (check.background) {
+        yield* Effect.forkIn(
+          Effect.forever(Effect.andThen(runner.report, Effect.sleep(check.intervalMillis))),
+          scope
+        )
+      }
+    })
+
+  return HealthRegistry.of({
+    register: (check) => Effect.uninterruptible(register(check)),
+    report: (group) =>
+      Effect.suspend(() => {
+        const asked = [...runners.values()].filter((runner) => runner.check.groups.includes(group))
+        return asked.length === 0
+          ? Effect.fail(new HealthError({ reason: new NoCheckers({ group }) }))
+          : ask(asked)
+      }),
+    reportAll: Effect.suspend(() => ask([...runners.values()])),
+    check: (name) =>
+      Effect.suspend(() => {
+        const runner = runners.get(name)
+        return runner === undefined
+          ? Effect.fail(new HealthError({ reason: new CheckNotFound({ name }) }))
+          : runner.report
+      }),
+    drain: Effect.sync(() => {
+      isDraining = true
+    }),
+    isDraining: Effect.sync(() => isDraining)
+  })
+})
+
+/**
+ * Provides a registry without checks.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer: Layer.Layer<HealthRegistry> = Layer.effect(HealthRegistry, make)
+
+/**
+ * Registers one check for as long as the layer lives.
+ *
+ * **Example** (Registering a check)
+ *
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { HealthCheck, HealthRegistry } from "effect-toolops/health"
+ *
+ * const Disk = HealthRegistry.layerCheck(HealthCheck.make({ name: "disk", check: Effect.succeed(true) }))
+ * const Health = Layer.provideMerge(Disk, HealthRegistry.layer)
+ *
+ * const program = Effect.gen(function*() {
+ *   const registry = yield* HealthRegistry.HealthRegistry
+ *   return (yield* registry.report("readiness")).status
+ * })
+ * await Effect.runPromise(Effect.provide(program, Health)) // => "healthy"
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerCheck = <R>(
+  check: HealthCheck.HealthCheck<R>
+): Layer.Layer<never, HealthError, HealthRegistry | Exclude<R, Scope.Scope>> =>
+  Layer.effectDiscard(Effect.flatMap(HealthRegistry, (registry) => registry.register(check)))

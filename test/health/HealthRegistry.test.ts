@@ -1,0 +1,247 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { HealthCheck, HealthRegistry } from "effect-toolops/health"
+import { TestClock } from "effect/testing"
+
+const withRegistry = <A, E>(
+  f: (registry: HealthRegistry.HealthRegistry["Service"]) => Effect.Effect<A, E, Scope.Scope>
+): Effect.Effect<A, E> => Effect.scoped(Effect.flatMap(HealthRegistry.make, f))
+
+const healthy = (name: string, options?: Partial<HealthCheck.Options>) =>
+  HealthCheck.make({ name, check: Effect.void, ...options })
+
+/** A check that counts how often it runs and answers what it is told. */
+const counting = (options?: Partial<HealthCheck.Options>) => {
+  const state = { runs: 0, answer: Effect.succeed<HealthCheck.CheckAnswer | boolean | void>(true) }
+  const check = HealthCheck.make({
+    name: "counting",
+    check: Effect.suspend(() => {
+      state.runs += 1
+      return state.answer
+    }),
+    ...options
+  })
+  return { check, state }
+}
+
+describe("HealthRegistry", () => {
+  it.effect("is healthy when all are, degraded when a minor one is not, unhealthy when a critical one is not", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        yield* registry.register(healthy("a"))
+        assert.strictEqual((yield* registry.report("readiness")).status, "healthy")
+        yield* registry.register(healthy("b", { check: Effect.succeed(false), critical: false }))
+        assert.strictEqual((yield* registry.report("readiness")).status, "degraded")
+        yield* registry.register(healthy("c", { check: Effect.succeed({ status: "degraded" }) }))
+        assert.strictEqual((yield* registry.report("readiness")).status, "degraded")
+        yield* registry.register(healthy("d", { check: Effect.fail("no") }))
+        const report = yield* registry.report("readiness")
+        assert.strictEqual(report.status, "unhealthy")
+        assert.deepStrictEqual(report.checks.map((check) => [check.name, check.status, check.reason]), [
+          ["a", "healthy", undefined],
+          ["b", "unhealthy", "failed"],
+          ["c", "degraded", undefined],
+          ["d", "unhealthy", "failed"]
+        ])
+      })
+    ))
+
+  it.effect("says crashed of a check that dies or throws, and keeps the message to itself", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        yield* registry.register(healthy("dies", { check: Effect.die(new Error("canary")) }))
+        yield* registry.register(healthy("throws", {
+          check: Effect.sync(() => {
+            throw new Error("canary")
+          })
+        }))
+        yield* registry.register(healthy("interrupts", { check: Effect.interrupt }))
+        yield* registry.register(healthy("lies", { check: Effect.succeed({ status: "fine" } as never) }))
+        const { checks } = yield* registry.reportAll
+        assert.deepStrictEqual(checks.map((check) => check.reason), ["crashed", "crashed", "crashed", "failed"])
+        assert.notInclude(JSON.stringify(checks), "canary")
+      })
+    ))
+
+  it.effect("gives up on a check after its timeout, one that ignores interruption too, and runs it once at a time", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        let running = 0
+        let most = 0
+        const release = yield* Deferred.make<void>()
+        yield* registry.register(healthy("stuck", {
+          timeout: "200 millis",
+          interval: 0,
+          check: Effect.uninterruptible(Effect.suspend(() => {
+            most = Math.max(most, ++running)
+            return Effect.ensuring(Deferred.await(release), Effect.sync(() => void running--))
+          }))
+        }))
+        const asking = yield* Effect.forkChild(registry.check("stuck"))
+        yield* TestClock.adjust("200 millis")
+        const report = yield* Fiber.join(asking)
+        assert.deepStrictEqual([report.status, report.reason, report.durationMillis], ["unhealthy", "timeout", 200])
+        // Still stuck: the answer is there at once and no second run is started.
+        assert.strictEqual((yield* registry.check("stuck")).reason, "timeout")
+        assert.strictEqual(most, 1)
+        yield* Deferred.succeed(release, undefined)
+        yield* Effect.yieldNow
+        yield* Effect.yieldNow
+        assert.strictEqual((yield* registry.check("stuck")).status, "healthy")
+        assert.strictEqual(most, 1)
+      })
+    ))
+
+  it.effect("does not let one slow check spoil the others", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        yield* registry.register(healthy("hangs", { check: Effect.never }))
+        yield* registry.register(healthy("slow", { check: Effect.sleep("900 millis") }))
+        const asking = yield* Effect.forkChild(registry.reportAll)
+        yield* TestClock.adjust("1 second")
+        const { checks } = yield* Fiber.join(asking)
+        assert.deepStrictEqual(checks.map((check) => [check.name, check.reason, check.durationMillis]), [
+          ["hangs", "timeout", 1000],
+          ["slow", undefined, 900]
+        ])
+      })
+    ))
+
+  it.effect("runs a check once per interval however many ask", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        const { check, state } = counting({ interval: "10 seconds" })
+        yield* registry.register(check)
+        for (let i = 0; i < 100; i++) {
+          yield* Effect.forEach(Array.from({ length: 10 }), () => registry.report("readiness"), {
+            concurrency: "unbounded"
+          })
+        }
+        assert.strictEqual(state.runs, 1)
+        yield* TestClock.adjust("9999 millis")
+        yield* registry.reportAll
+        assert.strictEqual(state.runs, 1)
+        yield* TestClock.adjust("1 millis")
+        yield* registry.reportAll
+        assert.strictEqual(state.runs, 2)
+      })
+    ))
+
+  it.effect("lets the run go on for the others when one who asked goes away", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        const { check, state } = counting()
+        state.answer = Effect.as(Effect.sleep("500 millis"), true)
+        yield* registry.register(check)
+        const first = yield* Effect.forkChild(registry.check("counting"), { startImmediately: true })
+        const second = yield* Effect.forkChild(registry.check("counting"), { startImmediately: true })
+        yield* Effect.yieldNow
+        yield* Fiber.interrupt(first)
+        yield* TestClock.adjust("500 millis")
+        assert.strictEqual((yield* Fiber.join(second)).status, "healthy")
+        assert.strictEqual(state.runs, 1)
+      })
+    ))
+
+  it.effect("changes its mind only after enough runs in a row", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        const { check, state } = counting({ failAfter: 3, passAfter: 2, interval: 0 })
+        yield* registry.register(check)
+        const seen: Array<string> = []
+        for (const answer of [true, false, true, false, false, false, true, false, true, true]) {
+          state.answer = Effect.succeed(answer)
+          seen.push((yield* registry.check("counting")).status)
+        }
+        assert.deepStrictEqual(seen, [
+          "healthy",
+          "healthy",
+          "healthy",
+          "healthy",
+          "healthy",
+          "unhealthy",
+          "unhealthy",
+          "unhealthy",
+          "unhealthy",
+          "healthy"
+        ])
+      })
+    ))
+
+  it.effect("says what is at the first run, however high the thresholds", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        yield* registry.register(healthy("a", { check: Effect.fail(1), failAfter: 10 }))
+        assert.strictEqual((yield* registry.check("a")).status, "unhealthy")
+      })
+    ))
+
+  it.effect("runs a background check by itself, so that probes find an answer", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        const { check, state } = counting({ background: true, interval: "10 seconds" })
+        yield* registry.register(check)
+        yield* TestClock.adjust("1 minute")
+        assert.strictEqual(state.runs, 7)
+        yield* registry.reportAll
+        assert.strictEqual(state.runs, 7)
+      })
+    ))
+
+  it.effect("forgets a check with its scope, and answers those who still wait for it", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        yield* Scope.provide(registry.register(healthy("gone", { check: Effect.never })), scope)
+        const asking = yield* Effect.forkChild(registry.check("gone"), { startImmediately: true })
+        yield* Effect.yieldNow
+        yield* Scope.close(scope, Exit.void)
+        assert.strictEqual((yield* Fiber.join(asking)).reason, "crashed")
+        const error = yield* Effect.flip(registry.check("gone"))
+        assert.strictEqual(error.reason._tag, "CheckNotFound")
+        yield* registry.register(healthy("gone"))
+      })
+    ))
+
+  it.effect("refuses a second check of the same name, and an empty group", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        yield* registry.register(healthy("a", { groups: ["startup"] }))
+        assert.strictEqual((yield* Effect.flip(registry.register(healthy("a")))).reason._tag, "DuplicateCheck")
+        assert.strictEqual((yield* Effect.flip(registry.report("readiness"))).reason._tag, "NoCheckers")
+      })
+    ))
+
+  it.effect("is unhealthy from the moment it drains", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        yield* registry.register(healthy("a"))
+        yield* registry.report("readiness")
+        yield* registry.drain
+        const report = yield* registry.report("readiness")
+        assert.deepStrictEqual([report.status, report.isDraining], ["unhealthy", true])
+      })
+    ))
+
+  it.effect("registers a check that needs services as a layer", () =>
+    Effect.gen(function*() {
+      const registry = yield* HealthRegistry.HealthRegistry
+      assert.strictEqual((yield* registry.report("readiness")).status, "healthy")
+    }).pipe(
+      Effect.provide(
+        Layer.provideMerge(
+          HealthRegistry.layerCheck(HealthCheck.make({ name: "needs", check: Effect.asVoid(Effect.scope) })),
+          HealthRegistry.layer
+        )
+      )
+    ))
+
+  it("refuses options that make no sense", () => {
+    const bad = (options: Partial<HealthCheck.Options>) => () => healthy("a", options)
+    assert.throws(bad({ timeout: 0 }), "HealthCheck.make: timeout must be a duration > 0 and finite, got 0 ms")
+    assert.throws(bad({ failAfter: 0 }), "HealthCheck.make: failAfter must be an integer >= 1, got 0")
+    assert.throws(bad({ background: true, interval: 0 }), "needs an interval")
+    assert.throws(bad({ name: "a b" }), "name")
+    assert.throws(bad({ tiemout: 1 } as never), "unknown option \"tiemout\"")
+  })
+})

@@ -1,0 +1,137 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Scope } from "effect"
+import { HealthCheck, HealthRegistry, HealthRoutes } from "effect-toolops/health"
+import { HttpRouter } from "effect/http"
+
+interface Served {
+  readonly get: (path: string, init?: RequestInit) => Promise<Response>
+  readonly add: (options: HealthCheck.Options) => Promise<void>
+  readonly registry: HealthRegistry.HealthRegistry["Service"]
+}
+
+/** Serves the routes and lets `f` ask them. */
+const served = (f: (served: Served) => Promise<void>, options?: HealthRoutes.Options) =>
+  Effect.scoped(Effect.gen(function*() {
+    const scope = yield* Effect.scope
+    const registry = yield* HealthRegistry.make
+    const routes = HealthRoutes.layer(options).pipe(
+      Layer.provide(Layer.succeed(HealthRegistry.HealthRegistry, registry))
+    )
+    const { dispose, handler } = HttpRouter.toWebHandler(routes, { disableLogger: true })
+    yield* Effect.addFinalizer(() => Effect.promise(dispose))
+    const get = (path: string, init?: RequestInit) => handler(new Request(`http://localhost${path}`, init))
+    const add = (check: HealthCheck.Options) =>
+      Effect.runPromise(Scope.provide(registry.register(HealthCheck.make(check)), scope))
+    yield* Effect.promise(() => f({ get, add, registry }))
+  }))
+
+const down: HealthCheck.Options = { name: "db", check: Effect.fail("canary: postgres://u:p@h") }
+
+describe("HealthRoutes", () => {
+  it.effect("is alive whatever the checks say, also while draining", () =>
+    served(async ({ add, get, registry }) => {
+      await add({ ...down, groups: ["readiness", "liveness"] })
+      await Effect.runPromise(registry.drain)
+      const response = await get("/healthz")
+      assert.deepStrictEqual([response.status, await response.json()], [200, { status: "healthy" }])
+    }))
+
+  it.effect("is not ready without a readiness check", () =>
+    served(async ({ add, get }) => {
+      await add({ name: "a", check: Effect.void, groups: ["startup"] })
+      assert.strictEqual((await get("/readyz")).status, 503)
+    }))
+
+  it.effect("is ready without a readiness check where that is allowed, but not while draining", () =>
+    served(async ({ get, registry }) => {
+      assert.strictEqual((await get("/readyz")).status, 200)
+      await Effect.runPromise(registry.drain)
+      assert.strictEqual((await get("/readyz")).status, 503)
+    }, { allowNoChecks: true }))
+
+  it.effect("answers 200 when degraded and 503 when unhealthy or draining", () =>
+    served(async ({ add, get, registry }) => {
+      await add({ name: "a", check: Effect.void })
+      assert.strictEqual((await get("/readyz")).status, 200)
+      await add({ ...down, name: "b", critical: false })
+      const degraded = await get("/readyz")
+      assert.deepStrictEqual([degraded.status, await degraded.json()], [200, { status: "degraded" }])
+      await add(down)
+      assert.strictEqual((await get("/readyz")).status, 503)
+      await Effect.runPromise(registry.drain)
+      assert.strictEqual((await get("/readyz")).status, 503)
+    }))
+
+  it.effect("has started once its startup checks have passed, for good", () =>
+    served(async ({ add, get, registry }) => {
+      let isUp = false
+      await add({ name: "migrations", check: Effect.sync(() => isUp), groups: ["startup"], interval: 0 })
+      assert.strictEqual((await get("/startupz")).status, 503)
+      isUp = true
+      assert.strictEqual((await get("/startupz")).status, 200)
+      isUp = false
+      await Effect.runPromise(registry.drain)
+      assert.strictEqual((await get("/startupz")).status, 200)
+    }))
+
+  it.effect("tells anonymous callers the status and nothing else", () =>
+    served(async ({ add, get }) => {
+      await add({ name: "secret-name", check: Effect.succeed({ status: "healthy", details: { url: "canary" } }) })
+      await add(down)
+      for (const path of ["/readyz", "/health", "/health/secret-name", "/health/db"]) {
+        const text = await (await get(path, { headers: { authorization: "Bearer nobody" } })).text()
+        assert.match(text, /^\{"status":"(?:un)?healthy"\}\n$/, path)
+      }
+    }))
+
+  it.effect("tells details, and never the text of an error, to those who may see them", () =>
+    served(async ({ add, get }) => {
+      await add({ name: "cache", check: Effect.succeed({ status: "degraded", details: { ratio: 0.5 } }) })
+      await add(down)
+      const init = { headers: { "x-admin": "yes" } }
+      const response = await get("/health", init)
+      const text = await response.text()
+      assert.notInclude(text, "canary")
+      assert.strictEqual(response.status, 503)
+      const { checks, draining, status } = JSON.parse(text)
+      assert.deepStrictEqual([status, draining, Object.keys(checks)], ["unhealthy", false, ["cache", "db"]])
+      assert.deepInclude(checks.cache, { status: "degraded", critical: true, details: { ratio: 0.5 } })
+      assert.deepInclude(checks.db, { status: "unhealthy", reason: "failed" })
+      assert.deepInclude(await (await get("/health/cache", init)).json(), { status: "degraded", critical: true })
+      assert.notInclude(await (await get("/health")).text(), "cache")
+    }, { details: (request) => Effect.succeed(request.headers["x-admin"] === "yes") }))
+
+  it.effect("shows nothing when the question who may see details breaks", () =>
+    served(async ({ add, get }) => {
+      await add({ name: "a", check: Effect.void })
+      assert.deepStrictEqual(await (await get("/health")).json(), { status: "healthy" })
+    }, { details: () => Effect.die("broken") }))
+
+  it.effect("speaks application/health+json when asked", () =>
+    served(async ({ add, get }) => {
+      await add({ name: "a", check: Effect.succeed({ status: "degraded" }) })
+      const response = await get("/health", { headers: { accept: "application/health+json" } })
+      assert.strictEqual(response.headers.get("content-type"), "application/health+json")
+      const body: any = await response.json()
+      assert.strictEqual(body.status, "warn")
+      assert.deepInclude(body.checks.a[0], { status: "warn", observedUnit: "ms" })
+    }, { details: () => Effect.succeed(true) }))
+
+  it.effect("answers HEAD without a body, and 404 for a check that there is not", () =>
+    served(async ({ add, get }) => {
+      await add(down)
+      const head = await get("/readyz", { method: "HEAD" })
+      assert.deepStrictEqual([head.status, await head.text()], [503, ""])
+      for (const name of ["nope", "__proto__", "%00", "db%2f"]) {
+        assert.strictEqual((await get(`/health/${name}`)).status, 404, name)
+      }
+    }))
+
+  it.effect("runs each check once however many probes come", () =>
+    served(async ({ add, get }) => {
+      let runs = 0
+      await add({ name: "a", check: Effect.sync(() => void runs++), interval: "1 minute" })
+      await Promise.all(Array.from({ length: 1000 }, () => get("/readyz")))
+      assert.strictEqual(runs, 1)
+    }))
+})
