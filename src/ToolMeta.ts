@@ -43,11 +43,13 @@ const policyNames: { readonly [K in keyof Required<ToolPolicy>]: true } = {
   timeout: true,
   bulkhead: true,
   hedge: true,
+  acceptsIdempotencyKey: true,
   ttl: true,
   ttlOf: true,
   jitter: true,
   staleWhileRevalidate: true,
   staleIfError: true,
+  staleIf: true,
   maxEntryBytes: true,
   tags: true,
   invalidates: true

@@ -238,6 +238,11 @@ export class BulkheadImpl {
     return active >= this.settings.maxConcurrent && queued >= this.settings.maxQueue
   }
 
+  isIdle(): boolean {
+    const { active, queued } = this.#counts.ref.current
+    return active === 0 && queued === 0
+  }
+
   /** Takes a free slot, if there is one. Nobody waits while there is. */
   take(execution: Execution): boolean {
     if (this.#counts.ref.current.active >= this.settings.maxConcurrent) return false

@@ -1,12 +1,29 @@
 /**
  * Stage 5 of 5. Keeps a misbehaving tool from taking the program with it: bulkhead, breaker, retry, timeout.
  *
+ * As a formula, outermost first: `Bulkhead(Breaker(Total(Retry(Timeout(handler)))))`, where `Total` is the time
+ * limit for all attempts together. A tool is only ever run twice for one call when it is `readOnly` or `idempotent`, or
+ * when it accepts idempotency keys and the call has one.
+ *
  * @since 0.1.0
  */
+import * as Config from "effect/Config"
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Check from "../internal/options.ts"
+import type { ToolCall } from "../ToolCall.ts"
+import type { ToolMeta } from "../ToolMeta.ts"
 import * as ToolMiddleware from "../ToolMiddleware.ts"
+import * as Bulkhead from "./Bulkhead.ts"
+import * as CircuitOptions from "./CircuitOptions.ts"
 import type { ResilienceError } from "./ResilienceError.ts"
+import { CurrentResilienceObserver } from "./ResilienceObserver.ts"
+import * as ResiliencePolicy from "./ResiliencePolicy.ts"
+import * as Retry from "./Retry.ts"
+import * as Timeout from "./Timeout.ts"
+import { type Guard, Guards, ToolGuards } from "./ToolGuards.ts"
 
 /**
  * The resilience stage.
@@ -19,6 +36,207 @@ export class ResilienceMiddleware
     "effect-toolops/resilience/ResilienceMiddleware"
   )
 {}
+
+/**
+ * How tools are guarded.
+ *
+ * - `defaults`: what goes for every tool. Where it is silent: a breaker that opens for 30 seconds after 5 failures, 3
+ *   attempts, 30 seconds for each, 10 calls at once and none waiting.
+ * - `rules`: what goes for some tools. See `ResiliencePolicy.Rule`.
+ * - `maxKeys`: tools and dependencies whose state is kept, a whole number from 1. Default 10,000. A key beyond it replaces
+ *   one that is idle and closed; while there is none, its state lives only as long as its `ToolMeta`.
+ *
+ * A tool's own `policy` wins over both.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options {
+  readonly defaults?: ResiliencePolicy.ResiliencePolicy | undefined
+  readonly rules?: ReadonlyArray<ResiliencePolicy.Rule> | undefined
+  readonly maxKeys?: number | undefined
+}
+
+/** Options that have been checked. */
+interface Settings {
+  readonly defaults: ResiliencePolicy.ResiliencePolicy
+  readonly rules: ReadonlyArray<ResiliencePolicy.Rule>
+  readonly maxKeys: number
+}
+
+const resolve = (options: Options | undefined, where: string): Settings => {
+  const { defaults = {}, maxKeys = 10_000, rules = [], ...rest } = options ?? {}
+  Check.known(where, rest, ["defaults", "rules", "maxKeys"])
+  ResiliencePolicy.check(`${where}: defaults`, defaults)
+  checkParts(`${where}: defaults`, defaults)
+  rules.forEach((rule, index) => {
+    const whereRule = `${where}: rules[${index}]`
+    ResiliencePolicy.checkRule(whereRule, rule)
+    checkParts(whereRule, ResiliencePolicy.merge(defaults, rule.policy))
+  })
+  return { defaults, rules, maxKeys: Check.integer(where, "maxKeys", maxKeys, 1) }
+}
+
+/** Throws where the options of a part make no sense. */
+const checkParts = (where: string, policy: ResiliencePolicy.ResiliencePolicy): void => {
+  const { bulkhead, circuitBreaker, retry, timeout } = policy
+  if (bulkhead !== false) Bulkhead.resolve(bulkhead, `${where}: bulkhead`)
+  if (circuitBreaker !== false) CircuitOptions.resolve(circuitBreaker, `${where}: circuitBreaker`)
+  if (retry !== false) Retry.makeUnsafe(retry, `${where}: retry`)
+  if (timeout !== false) Timeout.resolve(timeout, `${where}: timeout`)
+}
+
+/** How one tool is guarded. */
+interface Plan {
+  readonly where: string
+  readonly key: string
+  readonly policy: ResiliencePolicy.ResiliencePolicy
+  /** Whether a call may be run more than once. */
+  readonly mayRepeat: (call: ToolCall) => boolean
+}
+
+const always = () => true
+const never = () => false
+const withIdempotencyKey = (call: ToolCall): boolean => call.idempotencyKey !== undefined && call.idempotencyKey !== ""
+
+const planOf = (settings: Settings, tool: ToolMeta): Plan => {
+  const where = `ResilienceMiddleware: policy of ${tool.id}`
+  ResiliencePolicy.check(where, tool.policy)
+  const policy = ResiliencePolicy.forTool(settings.defaults, settings.rules, tool)
+  checkParts(where, policy)
+  return {
+    where,
+    key: policy.dependency ?? tool.id,
+    policy,
+    mayRepeat: tool.readOnly || tool.idempotent
+      ? always
+      : policy.acceptsIdempotencyKey === true
+      ? withIdempotencyKey
+      : never
+  }
+}
+
+const compile = (plan: Plan, guard: Guard): ToolMiddleware.Around<ResilienceError> => {
+  const { mayRepeat, policy, where } = plan
+  const bulkhead = policy.bulkhead === false
+    ? undefined
+    : guard.bulkheadOf(policy.bulkhead ?? {}, `${where}: bulkhead`)
+  const breaker = policy.circuitBreaker === false
+    ? undefined
+    : guard.breakerOf(policy.circuitBreaker ?? {}, `${where}: circuitBreaker`)
+  const timeout = policy.timeout === false
+    ? undefined
+    : Timeout.makeUnsafe({ name: guard.key, ...policy.timeout }, `${where}: timeout`)
+  const budgetOf = () => guard.budgetOf(policy.retry === false ? undefined : policy.retry?.budget, `${where}: retry`)
+  const retry = policy.retry === false || mayRepeat === never
+    ? undefined
+    : Retry.makeUnsafe({ ...policy.retry, budget: budgetOf() }, `${where}: retry`)
+  return (call, next) => {
+    const record = call.record
+    record.dependency = guard.key
+    let path: Effect.Effect<any, any, any> = next
+    if (timeout !== undefined) path = timeout.executeFor(path, record)
+    if (retry !== undefined && mayRepeat(call)) path = retry.execute(path)
+    if (timeout !== undefined) path = timeout.executeTotalFor(path, record)
+    if (breaker !== undefined) path = breaker.executeFor(path, record)
+    if (bulkhead !== undefined) path = bulkhead.executeFor(path, record)
+    return path
+  }
+}
+
+const explain = (plan: Plan, guards: Guards) => (call: ToolCall): Effect.Effect<ToolMiddleware.Explanation> =>
+  Effect.gen(function*() {
+    const { policy } = plan
+    // A key that was never called is not made known by asking about it.
+    const guard = guards.registry.peek(plan.key)
+    const circuit = policy.circuitBreaker === false ? undefined : yield* guard?.breaker?.snapshot ?? Effect.undefined
+    const bulkhead = policy.bulkhead === false ? undefined : yield* guard?.bulkhead?.snapshot ?? Effect.undefined
+    const isOpen = circuit !== undefined && !Duration.isZero(circuit.retryAfter)
+    const isFull = policy.bulkhead !== false && guard?.bulkhead?.isFull() === true
+    return {
+      verdict: isOpen || isFull ? "refuse" : "pass",
+      detail: {
+        dependency: plan.key,
+        circuitBreaker: policy.circuitBreaker === false ? "off" : circuit?.status ?? "closed",
+        ...(isOpen ? { retryAfterMillis: Duration.toMillis(circuit.retryAfter) } : {}),
+        bulkhead: policy.bulkhead === false ? "off" : { active: bulkhead?.active ?? 0, queued: bulkhead?.queued ?? 0 },
+        retry: policy.retry !== false && plan.mayRepeat(call) ? "on" : "off",
+        timeout: policy.timeout === false ? "off" : "on"
+      }
+    }
+  })
+
+const make = (
+  settings: Settings,
+  guards: Guards
+): ToolMiddleware.ToolMiddleware<ResilienceError> => ({
+  name: "resilience",
+  forTool: (tool) => {
+    const plan = planOf(settings, tool)
+    let guard = guards.registry.get(plan.key)
+    let around = compile(plan, guard)
+    return (call, next) =>
+      Effect.suspend(() => {
+        if (guard.isForgotten) {
+          guard = guards.registry.get(plan.key)
+          around = compile(plan, guard)
+        }
+        guard.isUsed = true
+        return around(call, next)
+      })
+  },
+  explain: (tool) => explain(planOf(settings, tool), guards)
+})
+
+const fromSettings = (settings: Settings): Effect.Effect<Context.Context<ResilienceMiddleware | ToolGuards>> =>
+  Effect.withFiber((fiber) => {
+    const guards = new Guards(settings.maxKeys, fiber.getRef(CurrentResilienceObserver), fiber.context)
+    return Effect.succeed(
+      Context.make(ResilienceMiddleware, make(settings, guards)).pipe(Context.add(ToolGuards, ToolGuards.of(guards)))
+    )
+  })
+
+/**
+ * Guards every tool with toolops's defaults, or as the options say.
+ *
+ * **Details**
+ *
+ * Options that make no sense throw here; a tool's own `policy` that makes none throws where the tool is wrapped or first
+ * called. Two calls of `layer` are two stages with circuits of their own.
+ *
+ * **Example** (Sharing a circuit between tools, and trusting one tool with more)
+ *
+ * ```ts
+ * import { ResilienceMiddleware } from "effect-toolops/resilience"
+ *
+ * const Resilience = ResilienceMiddleware.layer({
+ *   defaults: { timeout: { timeout: "5 seconds" } },
+ *   rules: [
+ *     { tools: "github:*", policy: { dependency: "github-api" } },
+ *     { tools: "github:search", policy: { retry: { maxAttempts: 5 } } }
+ *   ]
+ * })
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options?: Options): Layer.Layer<ResilienceMiddleware | ToolGuards> =>
+  Layer.effectContext(fromSettings(resolve(options, "ResilienceMiddleware.layer")))
+
+/**
+ * The same with options from the configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<Options>
+): Layer.Layer<ResilienceMiddleware | ToolGuards, Config.ConfigError> =>
+  Layer.effectContext(
+    Effect.flatMap(Config.unwrap(options), (options) =>
+      fromSettings(resolve(options, "ResilienceMiddleware.layerConfig")))
+  )
 
 /**
  * Leaves the stage out: no bulkhead, breaker, retry or timeout.

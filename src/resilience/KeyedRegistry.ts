@@ -1,0 +1,75 @@
+/**
+ * Parts by key, a bounded number of them.
+ *
+ * When the registry is full, one that is idle and has not been used for a while makes place. Those that are not idle stay:
+ * an open circuit that was forgotten would be a closed one.
+ *
+ * @since 0.1.0
+ */
+
+/** @internal What a registry keeps. */
+export interface Entry {
+  readonly key: string
+  /** Set at every use, cleared by a registry that looks for an entry to forget. */
+  isUsed: boolean
+  /** Set when the registry has forgotten the entry: whoever kept it must ask again. */
+  isForgotten: boolean
+  readonly isIdle: () => boolean
+}
+
+/** @internal */
+export class KeyedRegistry<E extends Entry> {
+  private readonly maxKeys: number
+  private readonly make: (key: string) => E
+  private readonly entries = new Map<string, E>()
+  private hand: Iterator<E> = this.entries.values()
+  /** Keys that found the registry full of entries that are not idle. */
+  overflowed = 0
+
+  constructor(maxKeys: number, make: (key: string) => E) {
+    this.maxKeys = maxKeys
+    this.make = make
+  }
+
+  get size(): number {
+    return this.entries.size
+  }
+
+  values(): Iterable<E> {
+    return this.entries.values()
+  }
+
+  peek(key: string): E | undefined {
+    return this.entries.get(key)
+  }
+
+  /** The entry of `key`. When there is no place for it, it is made and not kept. */
+  get(key: string): E {
+    const known = this.entries.get(key)
+    if (known !== undefined) return known
+    const entry = this.make(key)
+    if (this.entries.size < this.maxKeys || this.forgetOne()) this.entries.set(key, entry)
+    else this.overflowed += 1
+    return entry
+  }
+
+  // A hand goes round the entries. It clears the mark of those that were used since it last came by and takes the first
+  // that is idle and unmarked, so twice round is enough.
+  private forgetOne(): boolean {
+    for (let looked = 0; looked <= 2 * this.entries.size; looked++) {
+      const step = this.hand.next()
+      if (step.done === true) {
+        this.hand = this.entries.values()
+        continue
+      }
+      const entry = step.value
+      if (entry.isUsed) entry.isUsed = false
+      else if (entry.isIdle()) {
+        entry.isForgotten = true
+        this.entries.delete(entry.key)
+        return true
+      }
+    }
+    return false
+  }
+}
