@@ -11,6 +11,7 @@ import { ToolPipeline } from "effect-toolops"
 import { McpOps } from "effect-toolops/ai"
 import { ApiKey, AuthMiddleware, Rbac } from "effect-toolops/auth"
 import { CacheMiddleware } from "effect-toolops/cache"
+import { HealthCheck, HealthRegistry, HealthRoutes } from "effect-toolops/health"
 import { RateLimit, RateLimitMiddleware, RateLimitStore } from "effect-toolops/limit"
 import { ObserveMiddleware, PrometheusRoutes, StructuredLogger } from "effect-toolops/observe"
 import { ResilienceMiddleware } from "effect-toolops/resilience"
@@ -51,24 +52,29 @@ const guards = (settings: Settings) =>
     ResilienceMiddleware.layerPassthrough
   ]))
 
-const tools = (settings: Settings) =>
-  McpServer.toolkit(Tools).pipe(
+const routes = (settings: Settings) => {
+  const parts = Layer.mergeAll(Docs.layer, Notes.layer(settings.notesPath), Quotes.layer)
+  const registrations = McpServer.toolkit(Tools).pipe(
     Layer.provide(McpOps.headers.layer),
     Layer.provide(handlers),
-    Layer.provide([guards(settings), Docs.layer, Notes.layer(settings.notesPath), Quotes.layer])
+    Layer.provide([guards(settings), parts])
   )
-
-const routes = (settings: Settings) =>
-  Layer.mergeAll(
+  const checks = HealthRegistry.layerCheck(HealthCheck.make({
+    name: "notes",
+    check: Effect.flatMap(Notes.Notes, (notes) => Effect.asVoid(notes.list))
+  }))
+  return Layer.mergeAll(
     McpServer.layerHttp({
       name: "effect-toolops-example",
       version: "0.1.0",
       path: "/mcp",
       protocols: [McpProtocol.v2026_07_28, McpProtocol.v2025_11_25, McpProtocol.v2025_06_18],
-      registrations: tools(settings)
+      registrations
     }),
-    PrometheusRoutes.layer()
+    PrometheusRoutes.layer(),
+    HealthRoutes.layer().pipe(Layer.provideMerge(checks), Layer.provide([HealthRegistry.layer, parts]))
   )
+}
 
 const listen = (settings: Settings) =>
   NodeHttpServer.layerServer(() => createServer(), {
@@ -121,6 +127,7 @@ call $writer notes_add '{"text":"hello"}'
   }
 call $reader quotes_latest '{"symbol":"ACME"}'
 ${upstream.control === undefined ? "" : `curl -s -X POST ${upstream.url}/mode/fail\n`}curl -s ${server}/metrics
+curl -s ${server}/readyz
 `
 }
 

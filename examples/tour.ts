@@ -119,6 +119,7 @@ const steps = (
     show("Who may write")
     const countNotes = Effect.map(ruth("notes_list"), (answer) => `${answer.content.notes.length} notes, ${outcome()}`)
     yield* check("the notes", "0 notes, ok", countNotes)
+    yield* check("the notes again", "0 notes, cached", countNotes)
     yield* check("a note by a reader", "refused, Forbidden", Effect.map(ruth("notes_add", { text: "hello" }), told))
     yield* check("a note by a writer", "ok", Effect.map(walt("notes_add", { text: "hello" }), told))
     yield* check("the notes, no longer from the cache", "1 notes, ok", countNotes)
@@ -202,6 +203,8 @@ const steps = (
           : "missing"
       )
     )
+    const ready = yield* Effect.promise(async () => (await fetch(`${server}/readyz`)).status)
+    yield* check("the server is ready", "200", Effect.succeed(String(ready)))
     yield* check("arguments in spans", "none", Effect.succeed(spans.printed().includes("ACME") ? "some" : "none"))
     show(`  ${lines.find((line) => line.includes("notes:add") && line.includes("denied"))}`)
     yield* check(
