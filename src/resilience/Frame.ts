@@ -45,6 +45,14 @@ export const isRepetition = (innermost: Slot | undefined): boolean => {
   return false
 }
 
+/** @internal Says whether a part around the slot has counted this call for `budget` already. */
+export const isCounted = (innermost: Slot | undefined, budget: RetryBudgetImpl): boolean => {
+  for (let slot = innermost; slot !== undefined; slot = slot.parent) {
+    if (slot instanceof Frame && slot.budget === budget && !slot.isOver) return true
+  }
+  return false
+}
+
 /** @internal The budget of the outermost frame that has one: it pays for every repetition below. */
 export const outermostBudget = (innermost: Slot | undefined): RetryBudgetImpl | undefined => {
   let budget: RetryBudgetImpl | undefined = undefined

@@ -13,6 +13,9 @@ import type * as CircuitBreaker from "./CircuitBreaker.ts"
 /**
  * - `onTransition`: a circuit changed its state.
  * - `onBulkhead`: a bulkhead took or gave back a slot, or its queue changed. Called for every call.
+ * - `onRetry`: attempt number `attempt`, from 2, is about to wait for its turn.
+ * - `onHedge`: a further attempt was started beside one that takes long.
+ * - `onTimeout`: a call was not done in time. `onLateResult`: work ended after its caller had been answered.
  *
  * @category models
  * @since 0.1.0
@@ -20,6 +23,10 @@ import type * as CircuitBreaker from "./CircuitBreaker.ts"
 export interface ResilienceObserver {
   readonly onTransition?: ((transition: CircuitBreaker.Transition) => void) | undefined
   readonly onBulkhead?: ((name: string, snapshot: Bulkhead.Snapshot) => void) | undefined
+  readonly onRetry?: ((name: string, attempt: number) => void) | undefined
+  readonly onHedge?: ((name: string) => void) | undefined
+  readonly onTimeout?: ((name: string) => void) | undefined
+  readonly onLateResult?: ((name: string) => void) | undefined
 }
 
 /**

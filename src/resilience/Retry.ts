@@ -22,8 +22,9 @@ import * as Schedule from "effect/Schedule"
 import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
 import { refusal } from "../internal/refusal.ts"
-import { deadlineOf, Frame, isRepetition, outermostBudget } from "./Frame.ts"
+import { deadlineOf, Frame, isCounted, isRepetition, outermostBudget } from "./Frame.ts"
 import { type ResilienceError, resilienceError, RetriesExhausted } from "./ResilienceError.ts"
+import { CurrentResilienceObserver, type ResilienceObserver } from "./ResilienceObserver.ts"
 import * as RetryBudget from "./RetryBudget.ts"
 import { delayMillis, type DelaySettings, type Jitter, retryAfterMillis, type Strategy } from "./RetryDelay.ts"
 import { CurrentSlot, type Slot } from "./Slot.ts"
@@ -47,6 +48,7 @@ export interface RetryInfo {
 /**
  * How to retry.
  *
+ * - `name`: how metrics call it. Default `retry`.
  * - `maxAttempts`: executions in all, the first included, a whole number from 1. Default 3.
  * - `initialDelay`: before the first retry. Default 100 ms.
  * - `maxDelay`: no retry waits longer, whatever grows or asks. Default 30 seconds.
@@ -69,6 +71,7 @@ export interface RetryInfo {
  * @since 0.1.0
  */
 export interface Options {
+  readonly name?: string | undefined
   readonly maxAttempts?: number | undefined
   readonly initialDelay?: Duration.Input | undefined
   readonly maxDelay?: Duration.Input | undefined
@@ -83,6 +86,7 @@ export interface Options {
 }
 
 const optionNames: { readonly [K in keyof Required<Options>]: true } = {
+  name: true,
   maxAttempts: true,
   initialDelay: true,
   maxDelay: true,
@@ -135,6 +139,7 @@ export class Retry extends Context.Service<Retry, Retrier<ResilienceError>>()("e
 
 /** @internal */
 export interface Settings extends DelaySettings {
+  readonly name: string
   readonly maxAttempts: number
   readonly maxScheduled: number
   readonly retryIf: (error: unknown) => boolean
@@ -173,6 +178,7 @@ export const resolve = (options: Options | undefined, where: string): Settings =
     throw new RangeError(`${where}: initialDelay must be at most maxDelay (${maxDelay} ms), got ${initialDelay} ms`)
   }
   return {
+    name: given.name ?? "retry",
     maxAttempts: given.maxAttempts === undefined && schedule !== undefined
       ? Infinity
       : Check.integer(where, "maxAttempts", given.maxAttempts ?? 3, 1),
@@ -192,6 +198,7 @@ export const resolve = (options: Options | undefined, where: string): Settings =
 
 /** One execution with all its attempts. It is the frame around each of them. */
 class Execution extends Frame {
+  readonly retry: RetryImpl
   readonly settings: Settings
   readonly fiber: Fiber.Fiber<unknown, unknown>
   readonly outside: Context.Context<never>
@@ -202,6 +209,7 @@ class Execution extends Frame {
 
   constructor(retry: RetryImpl, fiber: Fiber.Fiber<unknown, unknown>, parent: Slot | undefined) {
     super(parent)
+    this.retry = retry
     this.settings = retry.settings
     this.budget = retry.budget
     this.fiber = fiber
@@ -305,6 +313,7 @@ class Execution extends Frame {
       this.gaveUp = true
       return Cause.done(this.attempts)
     }
+    this.retry.observer?.onRetry?.(this.settings.name, this.attempts + 1)
     const result: [number, Duration.Duration] = [this.attempts, Duration.millis(delay)]
     return onRetry === undefined
       ? Effect.succeed(result)
@@ -312,14 +321,26 @@ class Execution extends Frame {
   }
 }
 
+/**
+ * What is not for users to set. A `budget` here wins over the option.
+ *
+ * @internal
+ */
+export interface Internals {
+  readonly budget?: RetryBudget.RetryBudgetImpl | undefined
+  readonly observer?: ResilienceObserver | undefined
+}
+
 /** @internal */
 export class RetryImpl implements Retrier<ResilienceError> {
   readonly settings: Settings
   readonly budget: RetryBudget.RetryBudgetImpl | undefined
+  readonly observer: ResilienceObserver | undefined
 
-  constructor(settings: Settings, where: string) {
+  constructor(settings: Settings, where: string, internals: Internals | undefined) {
     this.settings = settings
-    this.budget = RetryBudget.fromOption(settings.budget, where)
+    this.budget = internals?.budget ?? RetryBudget.fromOption(settings.budget, where)
+    this.observer = internals?.observer
   }
 
   execute<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | ResilienceError, R> {
@@ -327,8 +348,8 @@ export class RetryImpl implements Retrier<ResilienceError> {
     return Effect.withFiber((fiber) => {
       const outer = fiber.getRef(CurrentSlot)
       if (outer !== undefined && isRepetition(outer)) return effect
+      if (this.budget !== undefined && !isCounted(outer, this.budget)) this.budget.deposit(fiber)
       const execution = new Execution(this, fiber, outer)
-      if (this.budget !== undefined) this.budget.deposit(fiber)
       fiber.setContext(Context.add(fiber.context, CurrentSlot, execution))
       return Effect.matchCauseEffect(effect, {
         onSuccess: (value) => {
@@ -343,8 +364,8 @@ export class RetryImpl implements Retrier<ResilienceError> {
 }
 
 /** @internal */
-export const makeUnsafe = (options?: Options, where = "Retry.make"): RetryImpl =>
-  new RetryImpl(resolve(options, where), where)
+export const makeUnsafe = (options?: Options, where = "Retry.make", internals?: Internals): RetryImpl =>
+  new RetryImpl(resolve(options, where), where, internals)
 
 /**
  * Makes a retry. Options that make no sense throw here, before the effect is run.
@@ -357,11 +378,13 @@ export const make: {
   (options?: Options): Effect.Effect<Retrier<ResilienceError>>
 } = (options?: Options): Effect.Effect<Retrier<never>> => fromOptions(options, "Retry.make")
 
-// Only `exhausted: "wrap"` adds an error, which the overloads of `make` say.
 const fromOptions = (options: Options | undefined, where: string): Effect.Effect<Retrier<never>> => {
-  // Twice: once to throw at construction, and once per run, because two runs are two budgets.
+  // Made here once to throw at construction, and again in every run: each run has a budget of its own.
   makeUnsafe(options, where)
-  return Effect.sync(() => makeUnsafe(options, where) as Retrier<never>)
+  return Effect.withFiber((fiber) =>
+    // Only `exhausted: "wrap"` adds an error, and the overloads of `make` say so.
+    Effect.succeed(makeUnsafe(options, where, { observer: fiber.getRef(CurrentResilienceObserver) }) as Retrier<never>)
+  )
 }
 
 /**

@@ -24,6 +24,7 @@ import { refusal } from "../internal/refusal.ts"
 import { DeadlineList, type Entry, hasHostClock } from "./DeadlineList.ts"
 import { Frame } from "./Frame.ts"
 import { type ResilienceError, resilienceError, TimedOut } from "./ResilienceError.ts"
+import { CurrentResilienceObserver, type ResilienceObserver } from "./ResilienceObserver.ts"
 import { CurrentSlot, lingering } from "./Slot.ts"
 
 /**
@@ -207,6 +208,7 @@ class Execution extends Frame implements Entry {
       case left:
         this.timeout.running -= 1
         this.timeout.late += 1
+        this.timeout.observer?.onLateResult?.(this.timeout.name)
         if (this.record !== undefined) this.record.lateResults += 1
     }
   }
@@ -219,6 +221,7 @@ class Execution extends Frame implements Entry {
     this.isListed = false
     this.sleeper = undefined
     this.timeout.timedOut += 1
+    this.timeout.observer?.onTimeout?.(this.timeout.name)
     work.interruptUnsafe(this.caller.id)
     if (this.state !== stopping) return
     const { grace } = this.timeout.settings
@@ -281,11 +284,13 @@ export class TimeoutImpl {
   timedOut = 0
   running = 0
   late = 0
+  readonly observer: ResilienceObserver | undefined
   readonly #timeout: Limit
   readonly #total: Limit
 
-  constructor(settings: Settings) {
+  constructor(settings: Settings, observer: ResilienceObserver | undefined) {
     this.name = settings.name
+    this.observer = observer
     this.settings = settings
     this.snapshot = Effect.sync(() => ({ timedOut: this.timedOut, running: this.running, late: this.late }))
     this.#timeout = new Limit(settings.name, settings.timeout)
@@ -332,8 +337,14 @@ export class TimeoutImpl {
 }
 
 /** @internal */
-export const makeUnsafe = (options?: Options, where = "Timeout.make"): TimeoutImpl =>
-  new TimeoutImpl(resolve(options, where))
+export const makeUnsafe = (
+  options?: Options,
+  where = "Timeout.make",
+  internals?: { readonly observer?: ResilienceObserver | undefined }
+): TimeoutImpl => new TimeoutImpl(resolve(options, where), internals?.observer)
+
+const fromSettings = (settings: Settings): Effect.Effect<Timeout["Service"]> =>
+  Effect.withFiber((fiber) => Effect.succeed(new TimeoutImpl(settings, fiber.getRef(CurrentResilienceObserver))))
 
 /**
  * Makes a timeout. Options that make no sense throw here, before the effect is run.
@@ -341,10 +352,8 @@ export const makeUnsafe = (options?: Options, where = "Timeout.make"): TimeoutIm
  * @category constructors
  * @since 0.1.0
  */
-export const make = (options?: Options): Effect.Effect<Timeout["Service"]> => {
-  const settings = resolve(options, "Timeout.make")
-  return Effect.sync(() => new TimeoutImpl(settings))
-}
+export const make = (options?: Options): Effect.Effect<Timeout["Service"]> =>
+  fromSettings(resolve(options, "Timeout.make"))
 
 /**
  * Provides a timeout.
@@ -352,10 +361,8 @@ export const make = (options?: Options): Effect.Effect<Timeout["Service"]> => {
  * @category layers
  * @since 0.1.0
  */
-export const layer = (options?: Options): Layer.Layer<Timeout> => {
-  const settings = resolve(options, "Timeout.layer")
-  return Layer.sync(Timeout, () => new TimeoutImpl(settings))
-}
+export const layer = (options?: Options): Layer.Layer<Timeout> =>
+  Layer.effect(Timeout, fromSettings(resolve(options, "Timeout.layer")))
 
 /**
  * Provides a timeout whose options come from the configuration.
@@ -366,5 +373,5 @@ export const layer = (options?: Options): Layer.Layer<Timeout> => {
 export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<Timeout, Config.ConfigError> =>
   Layer.effect(
     Timeout,
-    Effect.map(ConfigModule.unwrap(options), (options) => new TimeoutImpl(resolve(options, "Timeout.layerConfig")))
+    Effect.flatMap(ConfigModule.unwrap(options), (options) => fromSettings(resolve(options, "Timeout.layerConfig")))
   )
