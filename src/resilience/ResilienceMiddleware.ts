@@ -101,7 +101,8 @@ const withIdempotencyKey = (call: ToolCall): boolean => call.idempotencyKey !== 
 
 const planOf = (settings: Settings, tool: ToolMeta): Plan => {
   const where = `ResilienceMiddleware: policy of ${tool.id}`
-  ResiliencePolicy.check(where, tool.policy)
+  // A tool's policy also holds what other stages read; `ToolMeta.make` has checked its names.
+  ResiliencePolicy.check(where, ResiliencePolicy.merge({}, tool.policy))
   const policy = ResiliencePolicy.forTool(settings.defaults, settings.rules, tool)
   checkParts(where, policy)
   return {
