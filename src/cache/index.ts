@@ -1,2 +1,6 @@
+export * as CacheError from "./CacheError.ts"
+export * as CacheKey from "./CacheKey.ts"
 export * as CacheMiddleware from "./CacheMiddleware.ts"
 export * as CachePolicy from "./CachePolicy.ts"
+export * as CacheStore from "./CacheStore.ts"
+export * as ToolCache from "./ToolCache.ts"

@@ -1,0 +1,349 @@
+import type * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as Random from "effect/Random"
+import type * as Scope from "effect/Scope"
+import type { CallRecord } from "../../CallRecord.ts"
+import { monotonicMillis } from "../../internal/monotonic.ts"
+import * as Check from "../../internal/options.ts"
+import type { ToolCall } from "../../ToolCall.ts"
+import type { ToolMeta } from "../../ToolMeta.ts"
+import { isCacheKey } from "../CacheKey.ts"
+import type { ToolCachePolicy, ToolPlan } from "../CachePolicy.ts"
+import type { Entry, Flight as SharedFlight } from "../CacheStore.ts"
+import { callerOf, type Engine, type ToolEntry } from "./engine.ts"
+import type { Caller, Flight } from "./flights.ts"
+import * as Labels from "./labels.ts"
+import { corrupt, utf8Bytes } from "./resultCodec.ts"
+import { isUnavailable } from "./unavailable.ts"
+
+/** Where `CacheMiddleware.withStatus` finds the record of the call that it runs. */
+export const StatusCell: Context.Reference<{ record: CallRecord | undefined } | undefined> = Context.Reference<
+  { record: CallRecord | undefined } | undefined
+>("effect-toolops/cache/CacheMiddleware/StatusCell", { defaultValue: () => undefined })
+
+/** Most tags of one answer. */
+const maxTags = 64
+
+/** The way of the calls of one cacheable tool through the cache. */
+export class CachedPath {
+  readonly engine: Engine
+  readonly plan: ToolPlan
+  readonly policy: ToolCachePolicy
+  readonly tool: ToolEntry
+  readonly scope: Scope.Scope
+  readonly mode: Context.Reference<"use" | "bypass" | "refresh">
+
+  constructor(
+    engine: Engine,
+    plan: ToolPlan,
+    tool: ToolMeta,
+    scope: Scope.Scope,
+    mode: Context.Reference<"use" | "bypass" | "refresh">
+  ) {
+    this.engine = engine
+    this.plan = plan
+    this.policy = tool.policy
+    this.tool = engine.forTool(tool)
+    this.scope = scope
+    this.mode = mode
+  }
+
+  around<A, E, R>(call: ToolCall, next: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    return Effect.withFiber((fiber) => {
+      const { counters, store } = this.engine
+      const record = call.record
+      const cell = fiber.getRef(StatusCell)
+      if (cell !== undefined) cell.record ??= record
+      const mode = fiber.getRef(this.mode)
+      if (mode === "bypass") {
+        counters.bypassed++
+        record.cache = "bypass"
+        return next
+      }
+      const identity = record.identity ?? callerOf(fiber)
+      const key = this.tool.keyOf(call.input, call.action, identity)
+      if (key === undefined) {
+        counters.uncacheable++
+        record.cache = "bypass"
+        return next
+      }
+      record.cacheKey = key
+      const labels = this.tool.labelsOf(identity)
+      if (mode === "refresh") {
+        // Who asks for a new answer must not be given, nor have stored over it, one that was begun before.
+        this.engine.flights.detach((flight) => flight.key === key)
+        return this.#fly(key, new Call(this, fiber, call, next, labels, undefined))
+      }
+      const landings = this.engine.landings
+      const found = (entry: Entry | undefined) => this.#found(fiber, call, next, key, labels, landings, entry)
+      return Effect.matchCauseEffect(store.get(key), {
+        onSuccess: found,
+        onFailure: (cause) => Effect.flatMap(this.engine.failed(cause), found)
+      })
+    })
+  }
+
+  #found<A, E, R>(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    call: ToolCall,
+    next: Effect.Effect<A, E, R>,
+    key: string,
+    labels: ReadonlyArray<string>,
+    landings: number,
+    found: Entry | undefined
+  ): Effect.Effect<A, E, R> {
+    const { counters } = this.engine
+    const entry = this.engine.check(found, key, fiber)
+    if (entry === undefined) return this.#fly(key, new Call(this, fiber, call, next, labels, landings))
+    const late = monotonicMillis(fiber) - entry.freshUntil
+    if (late < 0) {
+      const value = this.decode(entry.text)
+      if (value === corrupt) return this.#fly(key, new Call(this, fiber, call, next, labels, landings))
+      counters.hits++
+      call.record.cache = "hit"
+      return Effect.succeed(value as A)
+    }
+    if (late < this.plan.revalidateMillis) {
+      const value = this.decode(entry.text)
+      if (value === corrupt) return this.#fly(key, new Call(this, fiber, call, next, labels, landings))
+      counters.stale++
+      call.record.cache = "stale"
+      return this.#revalidate(key, call, next, labels, value as A)
+    }
+    const flown = this.#fly<A, E, R>(key, new Call(this, fiber, call, next, labels, landings))
+    return this.plan.errorMillis === 0 ? flown : Effect.catch(flown, (error) => {
+      // Asked when the call has failed, which may be long after it began.
+      const now = monotonicMillis(fiber)
+      if (now - entry.freshUntil >= this.plan.errorMillis || !isUnavailable(error, this.policy.staleIf)) {
+        return Effect.fail(error)
+      }
+      const value = this.decode(entry.text)
+      if (value === corrupt) return Effect.fail(error)
+      counters.stale++
+      call.record.cache = "stale"
+      return Effect.succeed(value as A)
+    })
+  }
+
+  #fly<A, E, R>(key: string, caller: Call): Effect.Effect<A, E, R> {
+    // Calls with one key have one tool and so one type of answer and of error, which the flights do not know.
+    return this.engine.flights.join(key, caller)
+  }
+
+  // The fiber inherits the caller's context, so the refresh runs as the caller whose answer was past its time.
+  #revalidate<A, E, R>(
+    key: string,
+    call: ToolCall,
+    next: Effect.Effect<A, E, R>,
+    labels: ReadonlyArray<string>,
+    value: A
+  ): Effect.Effect<A, never, R> {
+    const { counters, flights } = this.engine
+    if (flights.byKey.has(key)) return Effect.succeed(value)
+    const refresh = Effect.withFiber((fiber) => {
+      if (flights.byKey.has(key)) return Effect.void
+      counters.refreshes++
+      return this.#fly<A, E, R>(key, new Call(this, fiber, call, next, labels, undefined, true))
+    })
+    return Effect.as(Effect.forkIn(Effect.ignoreCause(refresh), this.scope), value)
+  }
+
+  decode(text: string): unknown {
+    const value = this.tool.codec.decode(text)
+    if (value === corrupt) this.engine.counters.corrupt++
+    return value
+  }
+}
+
+/** One call that was not answered from the store. */
+class Call implements Caller {
+  readonly path: CachedPath
+  readonly fiber: Fiber.Fiber<unknown, unknown>
+  readonly call: ToolCall
+  readonly next: Effect.Effect<unknown, unknown, unknown>
+  readonly labels: ReadonlyArray<string>
+  readonly landings: number | undefined
+  readonly inBackground: boolean
+
+  constructor(
+    path: CachedPath,
+    fiber: Fiber.Fiber<unknown, unknown>,
+    call: ToolCall,
+    next: Effect.Effect<unknown, unknown, unknown>,
+    labels: ReadonlyArray<string>,
+    landings: number | undefined,
+    inBackground = false
+  ) {
+    this.path = path
+    this.fiber = fiber
+    this.call = call
+    this.next = next
+    this.labels = labels
+    this.landings = landings
+    this.inBackground = inBackground
+  }
+
+  get record(): CallRecord {
+    return this.call.record
+  }
+
+  get hasTags(): boolean {
+    return this.path.policy.tags !== undefined
+  }
+
+  lead(flight: Flight): Effect.Effect<unknown, unknown, unknown> {
+    const { engine } = this.path
+    // Between the look-up and the lead somebody may have stored the answer.
+    return this.landings === undefined || this.landings === engine.landings
+      ? this.#acrossProcesses(flight)
+      : this.#lookAgain(flight, () => this.#acrossProcesses(flight))
+  }
+
+  share(text: string): Effect.Effect<unknown, unknown, unknown> {
+    const value = this.path.decode(text)
+    if (value === corrupt) return this.alone
+    this.path.engine.counters.coalesced++
+    this.#status("coalesced")
+    return Effect.succeed(value)
+  }
+
+  fail(cause: Cause.Cause<unknown>, leader: CallRecord | undefined): Effect.Effect<never, unknown> {
+    this.path.engine.counters.coalesced++
+    this.#status("coalesced")
+    // The refusal is this call's as much as the leader's.
+    if (leader !== undefined && !this.inBackground) {
+      this.record.refusedBy = leader.refusedBy
+      this.record.refusedAs = leader.refusedAs
+      this.record.dependency = leader.dependency
+    }
+    return Effect.failCause(cause)
+  }
+
+  get alone(): Effect.Effect<unknown, unknown, unknown> {
+    return Effect.suspend(() => {
+      this.#missed()
+      return this.next
+    })
+  }
+
+  // The record of a stale answer's call says stale, whatever becomes of the refresh.
+  #status(status: "miss" | "hit" | "coalesced"): void {
+    if (!this.inBackground) this.record.cache = status
+  }
+
+  #missed(): void {
+    this.path.engine.counters.misses++
+    this.#status("miss")
+  }
+
+  #lookAgain(flight: Flight, otherwise: () => Effect.Effect<unknown, unknown, unknown>) {
+    const { engine } = this.path
+    return Effect.flatMap(
+      Effect.catchCause(engine.store.get(flight.key), (cause) => engine.failed(cause)),
+      (found) => {
+        const entry = engine.check(found, flight.key, this.fiber)
+        if (entry === undefined || !engine.isFresh(entry, this.fiber)) return otherwise()
+        const value = this.path.decode(entry.text)
+        if (value === corrupt) return otherwise()
+        engine.flights.publish(flight, entry.text)
+        engine.counters.hits++
+        this.#status("hit")
+        return Effect.succeed(value)
+      }
+    )
+  }
+
+  #acrossProcesses(flight: Flight): Effect.Effect<unknown, unknown, unknown> {
+    const { engine } = this.path
+    const shared = engine.store.flight
+    if (shared === undefined) return this.#mark(flight)
+    const joined: Effect.Effect<SharedFlight | undefined> = Effect.catchCause(
+      shared(flight.key),
+      (cause) => engine.failed(cause)
+    )
+    return Effect.flatMap(joined, (answer) => {
+      if (answer === undefined) return this.#mark(flight)
+      return answer._tag === "lead"
+        ? Effect.ensuring(this.#mark(flight), answer.release)
+        : this.#lookAgain(flight, () => this.#mark(flight))
+    })
+  }
+
+  #mark(flight: Flight): Effect.Effect<unknown, unknown, unknown> {
+    const { engine } = this.path
+    if (engine.store.mark === undefined) return this.#run(flight, undefined, true)
+    return Effect.matchCauseEffect(engine.store.mark, {
+      onSuccess: (mark) => this.#run(flight, mark, true),
+      // Without a mark nobody knows whether the answer is older than an invalidation.
+      onFailure: (cause) => Effect.flatMap(engine.failed(cause), () => this.#run(flight, undefined, false))
+    })
+  }
+
+  #run(flight: Flight, mark: unknown, mayStore: boolean): Effect.Effect<unknown, unknown, unknown> {
+    this.#missed()
+    return Effect.flatMap(this.next, (value) => this.#answered(flight, value, mark, mayStore))
+  }
+
+  #answered(flight: Flight, value: unknown, mark: unknown, mayStore: boolean): Effect.Effect<unknown> {
+    const { engine, plan, tool } = this.path
+    const text = tool.codec.encode(value)
+    const ttl = text === undefined || has(value, "resultType", "input_required") ? 0 : this.#ttlOf(value)
+    if (text === undefined || ttl === 0) {
+      engine.counters.unstored++
+      return Effect.succeed(value)
+    }
+    engine.flights.publish(flight, text)
+    const tags = this.#tagsOf(value)
+    // A tool that reports an error as its result (MCP `isError`) has failed.
+    const isKept = mayStore && ttl !== undefined && tags !== undefined && !has(value, "isError", true) &&
+      utf8Bytes(text, plan.maxEntryBytes) <= plan.maxEntryBytes
+    if (!isKept) engine.counters.unstored++
+    if (!isKept || flight.detached) return Effect.succeed(value)
+    const freshMillis = ttl * (1 - plan.jitter * this.fiber.getRef(Random.Random).nextDoubleUnsafe())
+    const keepMillis = freshMillis + Math.max(plan.revalidateMillis, plan.errorMillis)
+    const labels = tags.length === 0 ? this.labels : [...this.labels, ...tags]
+    return Effect.matchCauseEffect(engine.store.set(flight.key, { text, freshMillis, keepMillis, labels, mark }), {
+      onSuccess: () => {
+        engine.landings++
+        return Effect.succeed(value)
+      },
+      onFailure: (cause) => Effect.as(engine.failed(cause), value)
+    })
+  }
+
+  /** How long the answer is fresh. 0: it is for this call alone. `undefined`: the tool's policy made no sense. */
+  #ttlOf(value: unknown): number | undefined {
+    const { engine, plan, policy } = this.path
+    if (policy.ttlOf === undefined) return plan.ttlMillis
+    try {
+      const own = policy.ttlOf(value)
+      if (own === undefined) return plan.ttlMillis
+      const millis = Check.millis("ttlOf", "result", own, { allowZero: true, allowInfinite: true })
+      return Math.min(millis, plan.maxTtlMillis)
+    } catch {
+      engine.counters.errors++
+      return undefined
+    }
+  }
+
+  /** The labels of the answer's tags, or `undefined` when there are tags that it could not be invalidated by. */
+  #tagsOf(value: unknown): ReadonlyArray<string> | undefined {
+    const { engine, policy } = this.path
+    if (policy.tags === undefined) return noLabels
+    try {
+      const tags = policy.tags(this.call, value)
+      if (tags.length <= maxTags && tags.every(isCacheKey)) return tags.map(Labels.tag)
+    } catch {
+      // Counted below like tags that cannot be used.
+    }
+    engine.counters.errors++
+    return undefined
+  }
+}
+
+const noLabels: ReadonlyArray<string> = []
+
+const has = (value: unknown, name: string, expected: unknown): boolean =>
+  typeof value === "object" && value !== null && (value as { readonly [name: string]: unknown })[name] === expected

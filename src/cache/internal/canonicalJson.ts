@@ -1,0 +1,147 @@
+// Canonical JSON after RFC 8785 (JCS): members sorted by UTF-16 code units, numbers and strings as ECMAScript prints
+// them, no white space. Written by hand because sorting a tree and printing it with JSON.stringify gets integer-like
+// names and `__proto__` wrong, and because what JSON cannot say must not become something else on the way to a key.
+
+/** Deepest nesting of arrays and objects that is looked at. Cycles end here. */
+export const maxDepth = 128
+
+/** Longest canonical text, in UTF-16 code units. */
+export const maxLength = 1024 * 1024
+
+// Thrown past all levels of the walk; one object, so that giving up costs no stack trace.
+const notJson: unique symbol = Symbol("notJson")
+
+// oxlint-disable-next-line no-control-regex -- JSON escapes them
+const needsEscape = /["\\\u0000-\u001f\ud800-\udfff]/
+
+let room = 0
+
+const quote = (text: string): string => {
+  if ((room -= text.length + 1) < 0) throw notJson
+  if (text.length < 64 && !needsEscape.test(text)) return `"${text}"`
+  // RFC 8785 section 3.2.2.2: lone surrogates are an error. JSON.stringify would print them as escapes.
+  if (!text.isWellFormed()) throw notJson
+  return JSON.stringify(text)
+}
+
+const sortNames = (names: Array<string>): Array<string> => {
+  if (names.length > 64) return names.toSorted()
+  for (let i = 1; i < names.length; i++) {
+    const name = names[i]!
+    let at = i
+    while (at > 0 && names[at - 1]! > name) {
+      names[at] = names[at - 1]!
+      at--
+    }
+    names[at] = name
+  }
+  return names
+}
+
+const write = (value: unknown, depth: number): string => {
+  switch (typeof value) {
+    case "string":
+      return quote(value)
+    case "number":
+      // NaN and the infinities are the numbers that differ from themselves when subtracted. -0 prints as 0.
+      if (value - value !== 0) throw notJson
+      return `${value}`
+    case "boolean":
+      return value ? "true" : "false"
+    case "object":
+      return value === null ? "null" : writeObject(value, depth)
+    default:
+      throw notJson
+  }
+}
+
+const writeObject = (value: object, depth: number): string => {
+  if (depth === maxDepth || (room -= 2) < 0) throw notJson
+  const prototype: unknown = Object.getPrototypeOf(value)
+  if (Array.isArray(value)) {
+    if (prototype !== Array.prototype) throw notJson
+    const length = value.length
+    if (length === 0) return "[]"
+    let text = `[${write(value[0], depth + 1)}`
+    for (let i = 1; i < length; i++) {
+      if (--room < 0) throw notJson
+      text += `,${write(value[i], depth + 1)}`
+    }
+    return `${text}]`
+  }
+  if (prototype !== Object.prototype && prototype !== null) throw notJson
+  const names = sortNames(Object.keys(value))
+  let text = ""
+  for (let i = 0; i < names.length; i++) {
+    const name = names[i]!
+    const member: unknown = (value as { readonly [name: string]: unknown })[name]
+    if (member === undefined) continue
+    const written = write(member, depth + 1)
+    text += text === "" ? `{${quote(name)}:${written}` : `,${quote(name)}:${written}`
+  }
+  return text === "" ? "{}" : `${text}}`
+}
+
+/**
+ * The canonical text of a JSON value, or `undefined` when it is not one.
+ *
+ * JSON values are null, booleans, finite numbers, well-formed strings, and arrays and plain objects of them. Members
+ * that are undefined are left out. Nothing else is turned into JSON: no `toJSON`, no class instance.
+ */
+export const canonicalJson = (value: unknown): string | undefined => {
+  room = maxLength
+  try {
+    return write(value, 0)
+  } catch {
+    // Beside `notJson`: an accessor or a proxy of the caller threw.
+    return undefined
+  }
+}
+
+/** Largest value that `survivesJson` looks at, in elements, members and characters. */
+const maxSurvivor = 16 * 1024 * 1024
+
+/**
+ * Says whether `JSON.parse(JSON.stringify(value))` gives the same value back, undefined members counting as a
+ * difference unless `lenient`.
+ */
+export const survivesJson = (value: unknown, lenient: boolean): boolean => {
+  room = maxSurvivor
+  try {
+    return survives(value, lenient, 0)
+  } catch {
+    return false
+  }
+}
+
+const survives = (value: unknown, lenient: boolean, depth: number): boolean => {
+  // Counted because a small graph of shared objects can be an endless text.
+  if (--room < 0) return false
+  switch (typeof value) {
+    case "string":
+      return (room -= value.length) >= 0
+    case "boolean":
+      return true
+    case "number":
+      return value - value === 0 && !Object.is(value, -0)
+    case "object":
+      break
+    default:
+      return false
+  }
+  if (value === null) return true
+  if (depth === maxDepth || Object.getOwnPropertySymbols(value).length > 0) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  const names = Object.keys(value)
+  if (Array.isArray(value)) {
+    // As many names as elements, and no hole: nothing beside the elements would be lost.
+    return prototype === Array.prototype && names.length === value.length &&
+      value.every((element) => survives(element, lenient, depth + 1))
+  }
+  if (prototype !== Object.prototype) return false
+  // A function called toJSON is refused as a member like any other function.
+  return names.every((name) => {
+    const member: unknown = (value as { readonly [name: string]: unknown })[name]
+    return lenient && member === undefined ? true : survives(member, lenient, depth + 1)
+  })
+}

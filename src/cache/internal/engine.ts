@@ -1,0 +1,108 @@
+import type * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import { anonymous, CurrentIdentity, type Identity } from "../../auth/Identity.ts"
+import { monotonicMillis } from "../../internal/monotonic.ts"
+import type { ToolMeta } from "../../ToolMeta.ts"
+import type { CacheError } from "../CacheError.ts"
+import * as CacheKey from "../CacheKey.ts"
+import type { Entry, Store } from "../CacheStore.ts"
+import { Flights } from "./flights.ts"
+import type { Flight } from "./flights.ts"
+import * as Labels from "./labels.ts"
+import { type ResultCodec, resultCodec } from "./resultCodec.ts"
+
+/** What the cache needs to know of one tool, computed once. */
+export interface ToolEntry {
+  readonly keyOf: CacheKey.KeyOf
+  readonly codec: ResultCodec
+  readonly labelsOf: ReturnType<typeof Labels.forTool>
+}
+
+/** Documented as `ToolCache.Stats`. */
+export class Counters {
+  hits = 0
+  misses = 0
+  stale = 0
+  coalesced = 0
+  bypassed = 0
+  refreshes = 0
+  uncacheable = 0
+  unstored = 0
+  corrupt = 0
+  errors = 0
+}
+
+/** The state that the cache stage and the `ToolCache` service share. */
+export class Engine {
+  readonly store: Store
+  readonly counters = new Counters()
+  readonly flights = new Flights()
+  /** How many answers have been stored. A caller that finds it changed since it looked for an answer looks again. */
+  landings = 0
+  readonly #tools = new WeakMap<ToolMeta, ToolEntry>()
+  readonly clear: Effect.Effect<void, CacheError>
+
+  constructor(store: Store) {
+    this.store = store
+    this.clear = Effect.suspend(() => {
+      this.flights.detach(() => true)
+      return store.clear
+    })
+  }
+
+  forTool(tool: ToolMeta): ToolEntry {
+    let entry = this.#tools.get(tool)
+    if (entry === undefined) {
+      entry = { keyOf: CacheKey.forTool(tool), codec: resultCodec(tool), labelsOf: Labels.forTool(tool) }
+      this.#tools.set(tool, entry)
+    }
+    return entry
+  }
+
+  /** The entry if it is what was asked for and its time is not over. */
+  check(entry: Entry | undefined, key: string, fiber: Fiber.Fiber<unknown, unknown>): Entry | undefined {
+    if (entry === undefined) return undefined
+    if (entry.key !== key || typeof entry.text !== "string" || !(entry.freshUntil <= entry.keepUntil)) {
+      this.counters.corrupt++
+      return undefined
+    }
+    return entry.keepUntil > monotonicMillis(fiber) ? entry : undefined
+  }
+
+  isFresh(entry: Entry, fiber: Fiber.Fiber<unknown, unknown>): boolean {
+    return entry.freshUntil > monotonicMillis(fiber)
+  }
+
+  /** The store's failure as a call sees it: nothing was found, and it is counted. */
+  failed(_cause: Cause.Cause<unknown>): Effect.Effect<undefined> {
+    this.counters.errors++
+    return nothing
+  }
+
+  remove(key: string): Effect.Effect<void, CacheError> {
+    return Effect.suspend(() => {
+      this.flights.detach((flight) => flight.key === key)
+      return this.store.remove(key)
+    })
+  }
+
+  invalidate(labels: ReadonlyArray<string>): Effect.Effect<void, CacheError> {
+    return Effect.suspend(() => {
+      if (labels.length === 0) return Effect.void
+      // The tags of an answer are known when the answer is, so a flight that may get tags has to be taken for affected.
+      const hasTag = labels.some((label) => label.startsWith("tag:"))
+      const isAffected = (flight: Flight): boolean =>
+        (hasTag && flight.hasTags) || flight.labels.some((label) => labels.includes(label))
+      this.flights.detach(isAffected)
+      return this.store.invalidate(labels)
+    })
+  }
+}
+
+/** The caller of the call that a fiber is running. */
+export const callerOf = (fiber: Fiber.Fiber<unknown, unknown>): Identity =>
+  Context.getOrUndefined(fiber.context, CurrentIdentity) ?? anonymous
+
+const nothing: Effect.Effect<undefined> = Effect.succeed(undefined)

@@ -1,0 +1,150 @@
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type { CallRecord } from "../../CallRecord.ts"
+
+// Single flight: of the calls that miss one key together, one runs (the leader), the others wait for what it finds.
+
+/**
+ * One execution that others may be waiting for.
+ *
+ * - `text`: the answer, from the moment it is known until it can be read from the store.
+ * - `detached`: something was invalidated that the answer may have been computed from. Nobody new joins the flight, and
+ *   its answer is not stored.
+ */
+export class Flight {
+  readonly key: string
+  readonly labels: ReadonlyArray<string>
+  readonly hasTags: boolean
+  readonly waiters = new Set<Seat>()
+  record: CallRecord | undefined = undefined
+  text: string | undefined = undefined
+  detached = false
+
+  constructor(key: string, labels: ReadonlyArray<string>, hasTags: boolean) {
+    this.key = key
+    this.labels = labels
+    this.hasTags = hasTags
+  }
+}
+
+/** What one caller does, depending on where it finds itself. `A`, `E` and `R` of its call are its own business. */
+export interface Caller {
+  readonly record: CallRecord
+  readonly labels: ReadonlyArray<string>
+  readonly hasTags: boolean
+  /** Runs the call for everybody. */
+  readonly lead: (flight: Flight) => Effect.Effect<any, any, any>
+  /** Takes the leader's answer. */
+  readonly share: (text: string) => Effect.Effect<any, any, any>
+  /** Takes the leader's failure. */
+  readonly fail: (cause: Cause.Cause<any>, leader: CallRecord | undefined) => Effect.Effect<any, any, any>
+  /** Runs the call for itself: the leader's answer was for the leader alone. */
+  readonly alone: Effect.Effect<any, any, any>
+}
+
+/** One caller's place in a flight. Its finalizer is installed before the place is taken. */
+class Seat {
+  readonly caller: Caller
+  flight: Flight | undefined = undefined
+  leads = false
+  resume: (effect: Effect.Effect<any, any, any>) => void = ignore
+
+  constructor(caller: Caller) {
+    this.caller = caller
+  }
+}
+
+const ignore = (): void => {}
+
+export class Flights {
+  readonly byKey = new Map<string, Flight>()
+
+  /** Runs `caller` as the leader of a new flight, or lets it wait for the one that is under way. */
+  join(key: string, caller: Caller): Effect.Effect<any, any, any> {
+    return Effect.suspend(() => {
+      const seat = new Seat(caller)
+      return Effect.onExitPrimitive(
+        // Looking for the flight and taking the seat is one synchronous step, with no place for an interruption.
+        Effect.callback<any, any, any>((resume) => {
+          const flight = this.byKey.get(key)
+          if (flight === undefined) {
+            const started = new Flight(key, caller.labels, caller.hasTags)
+            this.byKey.set(key, started)
+            resume(this.#seatLeader(seat, started))
+          } else if (flight.text !== undefined) {
+            resume(caller.share(flight.text))
+          } else {
+            seat.flight = flight
+            seat.resume = resume
+            flight.waiters.add(seat)
+          }
+        }),
+        (exit) => {
+          this.#leave(seat, exit)
+          return undefined
+        }
+      )
+    })
+  }
+
+  /** Gives the leader's answer to everybody who waits, and to whoever comes before the flight has ended. */
+  publish(flight: Flight, text: string): void {
+    flight.text = text
+    for (const seat of takeAll(flight)) seat.resume(seat.caller.share(text))
+  }
+
+  /** Takes flights off the board that began before something changed. */
+  detach(isAffected: (flight: Flight) => boolean): void {
+    for (const [key, flight] of this.byKey) {
+      if (!isAffected(flight)) continue
+      flight.detached = true
+      this.byKey.delete(key)
+    }
+  }
+
+  #seatLeader(seat: Seat, flight: Flight): Effect.Effect<any, any, any> {
+    seat.flight = flight
+    seat.leads = true
+    flight.record = seat.caller.record
+    return seat.caller.lead(flight)
+  }
+
+  #leave(seat: Seat, exit: Exit.Exit<any, any>): void {
+    const flight = seat.flight
+    if (flight === undefined) return
+    seat.flight = undefined
+    if (!seat.leads) {
+      flight.waiters.delete(seat)
+      return
+    }
+    // An interrupted leader knows nothing, so somebody else finds out. Before it is resumed it has the lead, so that
+    // its own interruption hands over in turn. It begins on a turn of its own: resuming runs it at once, on our stack.
+    if (Exit.isFailure(exit) && flight.text === undefined && isInterruption(exit.cause)) {
+      for (const next of flight.waiters) {
+        flight.waiters.delete(next)
+        const lead = this.#seatLeader(next, flight)
+        next.resume(Effect.andThen(Effect.yieldNow, lead))
+        return
+      }
+    }
+    if (this.byKey.get(flight.key) === flight) this.byKey.delete(flight.key)
+    for (const waiting of takeAll(flight)) {
+      waiting.resume(Exit.isFailure(exit) ? waiting.caller.fail(exit.cause, flight.record) : waiting.caller.alone)
+    }
+  }
+}
+
+// A handler whose parallel parts interrupt each other when one fails has failed.
+const isInterruption = (cause: Cause.Cause<unknown>): boolean => Cause.hasInterrupts(cause) && !Cause.hasFails(cause)
+
+// Resumed fibers run on our stack and may come back to this flight, so they find it empty.
+const takeAll = (flight: Flight): ReadonlyArray<Seat> => {
+  if (flight.waiters.size === 0) return noSeats
+  const seats = Array.from(flight.waiters)
+  flight.waiters.clear()
+  for (const seat of seats) seat.flight = undefined
+  return seats
+}
+
+const noSeats: ReadonlyArray<Seat> = []
