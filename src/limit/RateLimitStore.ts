@@ -59,7 +59,7 @@ export class Take implements LimitStatus {
   #key: string
   #cost: number
   #spentUntil = 0
-  #spentShared = false
+  #spentFrom = ""
 
   constructor(shape: BucketShape, key: string, cost: number) {
     this.name = shape.name
@@ -91,13 +91,13 @@ export class Take implements LimitStatus {
     this.#spentUntil = moment
   }
 
-  /** Set by the store when the tokens came from a bucket that callers share. */
-  get spentShared(): boolean {
-    return this.#spentShared
+  /** A note of the store for itself, of where the tokens came from. */
+  get spentFrom(): string {
+    return this.#spentFrom
   }
 
-  set spentShared(shared: boolean) {
-    this.#spentShared = shared
+  set spentFrom(place: string) {
+    this.#spentFrom = place
   }
 }
 

@@ -1,75 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Config, ConfigProvider, Context, Duration, Effect, Exit, Fiber, Layer, Result, Schema } from "effect"
-import { type CallRecord, ToolCall, ToolMeta, ToolMiddleware, ToolPipeline } from "effect-toolops"
+import { Config, ConfigProvider, Context, Duration, Effect, Exit, Fiber, Layer, Schema } from "effect"
+import { ToolCall, ToolMeta } from "effect-toolops"
 import { Identity } from "effect-toolops/auth"
-import { RateLimit, RateLimitError, RateLimitMiddleware, RateLimitStore } from "effect-toolops/limit"
+import { RateLimit, RateLimitError, RateLimitStore } from "effect-toolops/limit"
 import { TestClock } from "effect/testing"
 import { inspect } from "node:util"
+import { alice, bob, carol, limited } from "./limited.ts"
 
 const echo = ToolMeta.make({ name: "echo" })
 const write = ToolMeta.make({ namespace: "files", name: "write" })
 const read = ToolMeta.make({ namespace: "files", name: "read" })
-
-class Recording extends Context.Service<Recording, ToolMiddleware.ToolMiddleware<never>>()("test/Recording") {}
-
-/** Calls tools through the limit stage and keeps the records of the calls. */
-const limited = (options: RateLimit.Options, store: RateLimitStore.MemoryOptions = {}) =>
-  Effect.gen(function*() {
-    const records: Array<CallRecord.CallRecord> = []
-    const context = yield* Layer.build(
-      RateLimitMiddleware.layer.pipe(
-        Layer.provideMerge(RateLimit.layer(options)),
-        Layer.provideMerge(RateLimitStore.layerMemory(store))
-      )
-    )
-    const pipeline = yield* ToolPipeline.make(Recording, RateLimitMiddleware.RateLimitMiddleware).pipe(
-      Effect.provideService(Recording, {
-        name: "recording",
-        forTool: () => (call, next) =>
-          Effect.onExit(next, (exit) =>
-            Effect.sync(() => {
-              call.record.settle(exit)
-              records.push(call.record)
-            }))
-      }),
-      Effect.provide(context)
-    )
-    const as = (identity: Identity.Identity | undefined) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-      identity === undefined ? effect : Effect.provideService(effect, Identity.CurrentIdentity, identity)
-    return {
-      records,
-      limits: Context.get(context, RateLimit.RateLimit),
-      store: Context.get(context, RateLimitStore.RateLimitStore),
-      pipeline,
-      run: (tool: ToolMeta.ToolMeta, identity?: Identity.Identity, handler: Effect.Effect<unknown> = Effect.void) =>
-        as(identity)(pipeline.run({ tool }, handler)),
-      /** Whether a call passes; it has run when it does. */
-      passes: (tool: ToolMeta.ToolMeta, identity?: Identity.Identity, input?: unknown) =>
-        as(identity)(Effect.map(Effect.result(pipeline.run({ tool, input }, Effect.void)), Result.isSuccess)),
-      /** How many of `n` calls pass. */
-      count: (n: number, tool: ToolMeta.ToolMeta, identity?: Identity.Identity) =>
-        Effect.gen(function*() {
-          let passed = 0
-          for (let i = 0; i < n; i++) {
-            if (Exit.isSuccess(yield* Effect.exit(as(identity)(pipeline.run({ tool }, Effect.void))))) passed += 1
-          }
-          return passed
-        }),
-      refusal: (tool: ToolMeta.ToolMeta, identity?: Identity.Identity) =>
-        Effect.map(Effect.flip(as(identity)(pipeline.run({ tool }, Effect.void))), (error) => {
-          if (error.reason._tag !== "RateLimited") throw new Error(error.reason._tag)
-          return {
-            limit: error.reason.limit,
-            per: error.reason.per,
-            retryAfter: Duration.toMillis(error.reason.retryAfter)
-          }
-        })
-    }
-  })
-
-const alice = Identity.make({ principal: "alice", tenant: "acme", roles: ["reader"] })
-const bob = Identity.make({ principal: "bob", tenant: "acme", roles: ["writer", "admin"] })
-const carol = Identity.make({ principal: "carol", tenant: "other" })
 
 describe("RateLimit", () => {
   describe("one limit", () => {

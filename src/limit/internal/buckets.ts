@@ -17,6 +17,8 @@ const sweepStepsWhenFull = 64
 
 const smallest = 64
 
+const shared = "shared"
+
 /** What is common to the buckets of one limit. */
 interface Space {
   readonly index: number
@@ -70,6 +72,19 @@ export class Buckets {
     return wait > maxWaitMillis ? refused : wait
   }
 
+  /** Notes what another store knows, so that these buckets can take over from it. */
+  learn(takes: ReadonlyArray<Take>, now: number): void {
+    this.#sweep(now, sweepSteps * takes.length)
+    for (const take of takes) {
+      const space = this.#spaceFor(take.shape, now)
+      const place = this.#places.get(take.key)
+      const fullAt = now + take.resetAfterMillis
+      if (place !== undefined) this.#fullAt[place] = fullAt
+      else if (take.resetAfterMillis > 0 && this.#keys.length < this.#maxKeys) this.#insert(take.key, space, fullAt)
+    }
+  }
+
+  /** Gives back what the takes have spent here, as far as time has not. */
   refund(takes: ReadonlyArray<Take>, now: number): void {
     for (const take of takes) {
       const spentUntil = take.spentUntil
@@ -80,7 +95,7 @@ export class Buckets {
       // What time has given back already is not given back again, or a late refund would exceed the limit.
       const amount = Math.min(take.cost * take.shape.intervalMillis, spentUntil - now)
       if (amount <= 0) continue
-      if (take.spentShared) {
+      if (take.spentFrom === shared) {
         space.overflow -= amount
         continue
       }
@@ -100,7 +115,7 @@ export class Buckets {
     else if (this.#keys.length < this.#maxKeys) this.#insert(take.key, space, after)
     else {
       space.overflow = after
-      take.spentShared = true
+      take.spentFrom = shared
     }
     take.allowed = true
     take.spentUntil = after
@@ -177,7 +192,8 @@ export class Buckets {
   }
 }
 
-const report = (take: Take, debt: number): void => {
+/** Writes into a take how full its bucket is. `debt` is how many milliseconds it is from being full. */
+export const report = (take: Take, debt: number): void => {
   const { intervalMillis, spanMillis } = take.shape
   take.remaining = Math.max(0, Math.floor((spanMillis - debt + tolerance) / intervalMillis))
   take.resetAfterMillis = debt <= tolerance ? 0 : Math.ceil(debt - tolerance)

@@ -1,0 +1,143 @@
+import * as Redis from "effect/persistence/Redis"
+import type { Take } from "../RateLimitStore.ts"
+import { refused, report } from "./buckets.ts"
+
+// The two scripts of the Redis store, and how their arguments and answers are written.
+//
+// A bucket is a string of three numbers: the moment at which it is full again, its span when it was written, and the
+// moment of writing, all in microseconds of the server's clock since `epoch`. Counting from there leaves room for
+// fractions of a microsecond in a double. The key expires when the bucket is full.
+//
+// The server's clock is a wall clock. When it has been set back since a bucket was written, the bucket moves back with
+// it, so that nobody is locked out for as long as the step was.
+
+const epochSeconds = 1_700_000_000
+
+const clock = `
+local t = redis.call('TIME')
+local now = (t[1] - ${epochSeconds}) * 1000000 + t[2]
+local function read(value)
+  if not value then return nil end
+  local full, span, written = string.match(value, '^(%S+) (%S+) (%S+)$')
+  full, written = tonumber(full), tonumber(written)
+  if not full or not written then return nil end
+  if written > now then return full - (written - now), span, true end
+  return full, span, false
+end
+local function write(key, debt, span)
+  redis.call('SET', key, string.format('%.3f %s %.0f', now + debt, span, now), 'PX', math.ceil(debt / 1000) + 1)
+end
+`
+
+// Answers with the wait (-1 for a refusal), the time, and for each bucket its debt (how long until it is full) and how
+// much too early the take is, in whole microseconds.
+const consumeLua = `${clock}
+local spend, maxWait = ARGV[1] == '1', tonumber(ARGV[2])
+local found = redis.call('MGET', unpack(KEYS))
+local debts, lates, spans, prices, moved = {}, {}, {}, {}, {}
+local wait = 0
+for i = 1, #KEYS do
+  local a = i * 3
+  local spanText = ARGV[a]
+  local span, price, shadow = tonumber(spanText), tonumber(ARGV[a + 1]), ARGV[a + 2] == '1'
+  local debt = 0
+  local full, was, back = read(found[i])
+  if full and full > now then
+    debt = full - now
+    if was ~= spanText then debt = debt * span / tonumber(was) end
+    moved[i] = back or was ~= spanText
+  end
+  local late = price < 0 and 1e15 or debt + price - span
+  if late <= 1 then late = 0 end
+  if late > wait and not shadow then wait = late end
+  debts[i], lates[i], spans[i], prices[i] = debt, late, spanText, price
+end
+local granted = wait <= maxWait
+local answer = { granted and math.ceil(wait) or -1, now }
+for i = 1, #KEYS do
+  local shadow = ARGV[i * 3 + 2] == '1'
+  if granted and spend and prices[i] > 0 and not (shadow and lates[i] > 0) then
+    debts[i] = debts[i] + prices[i]
+    write(KEYS[i], debts[i], spans[i])
+  elseif moved[i] then
+    write(KEYS[i], debts[i], spans[i])
+  end
+  answer[#answer + 1] = math.floor(debts[i])
+  answer[#answer + 1] = math.ceil(lates[i])
+end
+return answer
+`
+
+// What time has given back already is not given back again, nor are tokens of another shape.
+const refundLua = `${clock}
+local given = 0
+for i = 1, #KEYS do
+  local a = i * 3 - 2
+  local full, was, back = read(redis.call('GET', KEYS[i]))
+  if full and not back and was == ARGV[a] then
+    local amount = math.min(tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]) - now)
+    if amount > 0 then
+      given = given + 1
+      local debt = full - amount - now
+      if debt > 0 then write(KEYS[i], debt, was) else redis.call('DEL', KEYS[i]) end
+    end
+  end
+end
+return given
+`
+
+const micros = (millis: number): string => String(millis * 1000)
+
+// A take that can never be granted is marked by a negative price.
+const price = (take: Take): string =>
+  take.cost > take.shape.burst ? "-1" : micros(take.cost * take.shape.intervalMillis)
+
+/** Decides all takes of a call, and spends them when `spend` is set. */
+export const consumeScript = Redis.script(
+  (prefix: string, takes: ReadonlyArray<Take>, maxWaitMillis: number, spend: boolean) => [
+    ...takes.map((take) => prefix + take.key),
+    spend ? "1" : "0",
+    micros(maxWaitMillis),
+    ...takes.flatMap((take) => [micros(take.shape.spanMillis), price(take), take.shape.shadow ? "1" : "0"])
+  ],
+  { lua: consumeLua, numberOfKeys: (_prefix, takes) => takes.length }
+).withReturnType<unknown>()
+
+/** Gives back what the takes have spent. */
+export const refundScript = Redis.script(
+  (prefix: string, takes: ReadonlyArray<Take>) => [
+    ...takes.map((take) => prefix + take.key),
+    ...takes.flatMap((take) => [micros(take.shape.spanMillis), price(take), String(take.spentUntil)])
+  ],
+  { lua: refundLua, numberOfKeys: (_prefix, takes) => takes.length }
+).withReturnType<unknown>()
+
+/** Checks an answer of `consumeScript`, which comes from outside this process. */
+export const readReply = (reply: unknown, takes: number): ReadonlyArray<number> | undefined =>
+  Array.isArray(reply) && reply.length === 2 + 2 * takes && reply.every((value) => Number.isSafeInteger(value))
+    ? reply
+    : undefined
+
+/** Writes a checked answer into the takes and returns the wait in milliseconds. */
+export const settle = (
+  takes: ReadonlyArray<Take>,
+  reply: ReadonlyArray<number>,
+  spend: boolean,
+  spentFrom: string
+): number => {
+  const [wait = refused, now = 0] = reply
+  for (let i = 0; i < takes.length; i++) {
+    const take = takes[i]!
+    const debt = reply[2 + 2 * i]!
+    const late = reply[3 + 2 * i]!
+    report(take, debt / 1000)
+    const isSpent = spend && wait !== refused && take.cost > 0 && (late === 0 || !take.shape.shadow)
+    take.allowed = late === 0 || isSpent
+    take.retryAfterMillis = take.cost > take.shape.burst ? Infinity : Math.ceil(late / 1000)
+    if (isSpent) {
+      take.spentUntil = now + debt
+      take.spentFrom = spentFrom
+    }
+  }
+  return wait === refused ? refused : Math.ceil(wait / 1000)
+}
