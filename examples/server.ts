@@ -10,7 +10,7 @@ import { Cause, Effect, Exit, Layer, Redacted } from "effect"
 import { ToolPipeline } from "effect-toolops"
 import { McpOps } from "effect-toolops/ai"
 import { ApiKey, AuthMiddleware, Rbac } from "effect-toolops/auth"
-import { CacheMiddleware } from "effect-toolops/cache"
+import { CacheMiddleware, ToolCache } from "effect-toolops/cache"
 import { HealthCheck, HealthRegistry, HealthRoutes } from "effect-toolops/health"
 import { RateLimit, RateLimitMiddleware, RateLimitStore } from "effect-toolops/limit"
 import { ObserveMiddleware, PrometheusRoutes, StructuredLogger } from "effect-toolops/observe"
@@ -48,8 +48,8 @@ const guards = (settings: Settings) =>
     ObserveMiddleware.layer(),
     AuthMiddleware.layer.pipe(Layer.provide([callers(settings), rules])),
     RateLimitMiddleware.layer.pipe(Layer.provide(limits(settings))),
-    CacheMiddleware.layerPassthrough,
-    ResilienceMiddleware.layerPassthrough
+    CacheMiddleware.layer.pipe(Layer.provide(ToolCache.layerMemory({ maxEntries: 1_000 }))),
+    ResilienceMiddleware.layer()
   ]))
 
 const routes = (settings: Settings) => {

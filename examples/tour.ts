@@ -16,6 +16,8 @@ import { Transcript } from "./tour/transcript.ts"
 
 const callsPerMinute = 20
 
+const secret = "the text of a note is nobody's business but the tool's"
+
 interface Answer {
   readonly isError: boolean
   readonly content: any
@@ -41,8 +43,12 @@ const connect = (url: string, key: Redacted.Redacted<string> | undefined) =>
       })
   )
 
+/** What a caller sees of an answer. */
 const told = ({ content, isError }: Answer): string =>
   isError ? `${content._tag === "ToolRefused" ? "refused" : "failed"}, ${content.reason ?? content._tag}` : "ok"
+
+const asked = (requests: number): string =>
+  ["not asked", "asked once", "asked twice"][requests] ?? `asked ${requests} times`
 
 const tour = Effect.gen(function*() {
   const keys = yield* newKeys(
@@ -84,10 +90,10 @@ const steps = (
     const as = (principal: string) => connect(`${server}/mcp`, keys.find((key) => key.principal === principal)?.key)
     const [nobody, ruth, walt, bea, quinn] = yield* Effect.forEach(["nobody", "ruth", "walt", "bea", "quinn"], as)
 
-    const { check, show, summary } = new Transcript()
+    const { chapter, check, show, summary } = new Transcript()
     const outcome = () => attribute(spans.calls().at(-1), "tool.outcome")
 
-    show("Who may call")
+    chapter("Who may call")
     const search = { query: "Layer.provide", limit: 3 }
     yield* check(
       "a search without a key",
@@ -106,7 +112,7 @@ const steps = (
       Effect.map(ruth("docs_read", { path: "../../package.json" }), told)
     )
 
-    show("What is known already")
+    chapter("What is known already")
     const again = yield* ruth("docs_search", search)
     const same = JSON.stringify(again) === JSON.stringify(first) ? "the same answer" : "another answer"
     yield* check("the same search again", "the same answer, cached", Effect.succeed(`${same}, ${outcome()}`))
@@ -116,15 +122,15 @@ const steps = (
       Effect.map(bea("docs_search", search), (answer) => `${told(answer)}, ${outcome()}`)
     )
 
-    show("Who may write")
+    chapter("Who may write")
     const countNotes = Effect.map(ruth("notes_list"), (answer) => `${answer.content.notes.length} notes, ${outcome()}`)
     yield* check("the notes", "0 notes, ok", countNotes)
     yield* check("the notes again", "0 notes, cached", countNotes)
-    yield* check("a note by a reader", "refused, Forbidden", Effect.map(ruth("notes_add", { text: "hello" }), told))
-    yield* check("a note by a writer", "ok", Effect.map(walt("notes_add", { text: "hello" }), told))
+    yield* check("a note by a reader", "refused, Forbidden", Effect.map(ruth("notes_add", { text: secret }), told))
+    yield* check("a note by a writer", "ok", Effect.map(walt("notes_add", { text: secret }), told))
     yield* check("the notes, no longer from the cache", "1 notes, ok", countNotes)
 
-    show("How often")
+    chapter("How often")
     // One call of this reader was spent above.
     const burst = yield* Effect.forEach(Array.from({ length: callsPerMinute }), () => bea("notes_list"), {
       concurrency: 5
@@ -137,6 +143,7 @@ const steps = (
       Effect.succeed(`${passed + 1} pass, ${burst.length - passed} refused`)
     )
     const wait = limited?.content.retryAfterMillis
+    show(limited?.content.message)
     yield* check(
       "the refusal says when to come back",
       "RateLimited, within 3 seconds",
@@ -144,7 +151,7 @@ const steps = (
     )
     yield* check("another reader is not concerned", "ok", Effect.map(ruth("notes_list"), told))
 
-    show("When the upstream misbehaves")
+    chapter("When the upstream misbehaves")
     const quote = quinn("quotes_latest", { symbol: "ACME" })
     const withRequests = <A>(self: Effect.Effect<A>) =>
       Effect.gen(function*() {
@@ -152,22 +159,24 @@ const steps = (
         const value = yield* self
         return { value, requests: (yield* control.requests) - before }
       })
-    const counted = Effect.map(withRequests(quote), ({ requests, value }) => `${told(value)}, ${requests} requests`)
-    yield* check("a quote", "ok, 1 requests", counted)
+    const counted = Effect.map(withRequests(quote), ({ requests, value }) => `${told(value)}, ${asked(requests)}`)
+    yield* check("a quote", "ok, asked once", counted)
     yield* control.setMode("fail")
-    yield* check("the upstream fails: tried twice", "failed, QuotesUnavailable, 2 requests", counted)
-    yield* check("and again", "failed, QuotesUnavailable, 2 requests", counted)
-    yield* check("and a third time", "failed, QuotesUnavailable, 2 requests", counted)
+    yield* check("the upstream fails, so it is asked again", "failed, QuotesUnavailable, asked twice", counted)
+    yield* check("and a second time", "failed, QuotesUnavailable, asked twice", counted)
+    yield* check("and a third time", "failed, QuotesUnavailable, asked twice", counted)
+    const refusedAt = yield* Clock.currentTimeMillis
     const open = yield* withRequests(quote)
+    show(`after ${(yield* Clock.currentTimeMillis) - refusedAt} ms: ${open.value.content.message}`)
     yield* check(
-      "the circuit is open, the upstream is left alone",
-      "refused, CircuitOpen, 0 requests",
-      Effect.succeed(`${told(open.value)}, ${open.requests} requests`)
+      "the circuit is open now, and the upstream left alone",
+      "refused, CircuitOpen, not asked",
+      Effect.succeed(`${told(open.value)}, ${asked(open.requests)}`)
     )
     yield* control.setMode("ok")
     yield* Effect.sleep((open.value.content.retryAfterMillis ?? 0) + 20)
-    yield* check("it has recovered: a probe passes", "ok, 1 requests", counted)
-    yield* check("and the circuit is closed", "ok, 1 requests", counted)
+    yield* check("it has recovered, a probe passes", "ok, asked once", counted)
+    yield* check("and the circuit is closed", "ok, asked once", counted)
     yield* control.setMode("hang")
     const began = yield* Clock.currentTimeMillis
     const hung = told(yield* quote)
@@ -179,10 +188,10 @@ const steps = (
     )
     yield* control.setMode("ok")
 
-    show("What is left behind")
+    chapter("What is left behind")
     const metrics = yield* Effect.promise(async () => (await fetch(`${server}/metrics`)).text())
     const series = metrics.split("\n").filter((line) => /^tool_call_total.*quotes/.test(line))
-    for (const line of series) show(`  ${line}`)
+    for (const line of series) show(`${line}`)
     yield* check(
       "metrics by outcome",
       "ok failed rejected timed_out",
@@ -193,7 +202,7 @@ const steps = (
       )
     )
     const traced = spans.calls().filter((span) => attribute(span, "tool.id") === "quotes:latest").at(0)
-    for (const line of tree(spans.spans, traced)) show(`  ${line}`)
+    for (const line of tree(spans.spans, traced)) show(`${line}`)
     yield* check(
       "one call as spans",
       "tool.exec.quotes.latest inside",
@@ -205,8 +214,16 @@ const steps = (
     )
     const ready = yield* Effect.promise(async () => (await fetch(`${server}/readyz`)).status)
     yield* check("the server is ready", "200", Effect.succeed(String(ready)))
-    yield* check("arguments in spans", "none", Effect.succeed(spans.printed().includes("ACME") ? "some" : "none"))
-    show(`  ${lines.find((line) => line.includes("notes:add") && line.includes("denied"))}`)
+    yield* check(
+      "arguments of calls in spans",
+      "none",
+      Effect.succeed(
+        [secret, search.query].some((text) => spans.printed().includes(text))
+          ? "some"
+          : "none"
+      )
+    )
+    show(`${lines.find((line) => line.includes("notes:add") && line.includes("denied"))}`)
     yield* check(
       "one log line per call",
       `${spans.calls().length} lines`,
@@ -219,12 +236,12 @@ const steps = (
 NodeRuntime.runMain(
   Effect.scoped(tour).pipe(
     Effect.timeout("15 seconds"),
-    Effect.flatMap((wentWell) => wentWell ? Effect.void : Effect.fail("a step did not go as expected"))
+    Effect.filterOrFail((wentWell) => wentWell, () => new Error("a step did not go as expected"))
   ),
   {
     disableErrorReporting: true,
     teardown: (exit, done) => {
-      if (Exit.isFailure(exit)) console.error(Cause.pretty(exit.cause))
+      if (Exit.isFailure(exit)) console.error(String(Cause.squash(exit.cause)))
       done(Exit.isSuccess(exit) ? 0 : 1)
     }
   }

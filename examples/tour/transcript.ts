@@ -5,7 +5,9 @@ export class Transcript {
   #steps = 0
   #failed = 0
 
-  readonly show = (line: string): void => console.log(line)
+  readonly chapter = (title: string): void => console.log(`\n${title}\n`)
+
+  readonly show = (line: string): void => console.log(`         ${line}`)
 
   readonly check = (title: string, expected: string, run: Effect.Effect<string>): Effect.Effect<void> =>
     Effect.map(run, (came) => {
@@ -14,11 +16,11 @@ export class Transcript {
       if (!isAsExpected) this.#failed += 1
       const number = String(this.#steps).padStart(3)
       const mark = isAsExpected ? "ok  " : "FAIL"
-      console.log(`${number} ${mark} ${title.padEnd(50)} expected: ${expected.padEnd(40)} came: ${came}`)
+      console.log(`${number} ${mark} ${title}\n         expected: ${expected.padEnd(38)} came: ${came}`)
     })
 
   readonly summary = (): boolean => {
-    console.log(`${this.#steps - this.#failed} of ${this.#steps} steps went as expected`)
+    console.log(`\n${this.#steps - this.#failed} of ${this.#steps} steps went as expected`)
     return this.#failed === 0
   }
 }

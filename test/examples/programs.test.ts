@@ -1,0 +1,51 @@
+import { assert, describe, it } from "@effect/vitest"
+import { run } from "./run.ts"
+
+/** What each program must have shown: that something passes, and that something is refused. */
+const programs: ReadonlyArray<readonly [file: string, shown: ReadonlyArray<RegExp>]> = [
+  ["auth.ts", [
+    /^no key +refused: MissingCredentials$/m,
+    /^ada searches +done for ada$/m,
+    /^ada removes +refused: Forbidden$/m
+  ]],
+  ["limit.ts", [
+    /^(ada docs:search +passes\n){3}ada docs:search +refused by per-caller, come back within 1 s\nbob docs:search +passes$/m,
+    /^bob models:train +refused by training/m
+  ]],
+  ["observe.ts", [
+    /^log .*"outcome":"ok"/m,
+    /^log .*"outcome":"failed"/m,
+    /^span +tool\.exec\.docs\.read: NotFound$/m,
+    /^metric +tool_call_total\{outcome="failed"/m
+  ]],
+  ["health.ts", [/^\/readyz +200 \{"status":"degraded"\}$/m, /^\/readyz +503 \{"status":"unhealthy"\}$/m]],
+  [
+    "cache.ts",
+    [
+      /^ada asks +milk +runs: 1\nada asks again +milk +runs: 1\nbob does not get ada's answer +milk +runs: 2\nada asks after a write +milk, bread +runs: 3$/m,
+      /^two calls of a tool that fails +ran 2 times$/m
+    ]
+  ],
+  [
+    "resilience.ts",
+    [
+      /^a read that fails twice +a page +asked 3 times$/m,
+      /^a write that fails +failed: busy +asked 1 times$/m,
+      /^its circuit is open +refused: CircuitOpen +asked 0 times$/m,
+      /^the upstream is back +a page +asked 1 times$/m,
+      /^work that takes too long +refused: TimedOut +asked 1 times$/m,
+      /refused: BulkheadFull +asked 0 times$/m
+    ]
+  ]
+]
+
+describe.concurrent("the example programs", () => {
+  for (const [file, shown] of programs) {
+    it(`${file} shows what it says`, async () => {
+      const { code, stderr, stdout } = await run(file)
+      assert.deepStrictEqual([code, stderr], [0, ""])
+      for (const pattern of shown) assert.match(stdout, pattern)
+      assert.notInclude(stdout, "a-private-page")
+    })
+  }
+})

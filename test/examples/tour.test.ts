@@ -1,0 +1,53 @@
+import { assert, describe, it } from "@effect/vitest"
+import { mkdtemp, readdir, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { run } from "./run.ts"
+
+// What the tour promises to show, in this order: the step, and what a client must have seen.
+const story: ReadonlyArray<readonly [step: string, came: string]> = [
+  ["a search without a key", "refused, MissingCredentials"],
+  ["a search by a reader", "ok, 3 matches"],
+  ["a path that leads out of the folder", "failed, DocumentNotFound"],
+  ["the same search again", "the same answer, cached"],
+  ["a note by a reader", "refused, Forbidden"],
+  ["a note by a writer", "ok"],
+  ["21 calls of one reader", "20 pass, 1 refused"],
+  ["the refusal says when to come back", "RateLimited, within 3 seconds"],
+  ["the upstream fails, so it is asked again", "failed, QuotesUnavailable, asked twice"],
+  ["the circuit is open now, and the upstream left alone", "refused, CircuitOpen, not asked"],
+  ["it has recovered, a probe passes", "ok, asked once"],
+  ["and the circuit is closed", "ok, asked once"],
+  ["the upstream hangs", "refused, TimedOut, in under 2 seconds"],
+  ["metrics by outcome", "ok failed rejected timed_out"],
+  ["one call as spans", "tool.exec.quotes.latest inside"],
+  ["arguments of calls in spans", "none"]
+]
+
+describe("the tour", () => {
+  it("tells the whole story within 15 seconds and leaves nothing behind", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "effect-toolops-test-"))
+    try {
+      // A process that something keeps running would be killed, and then has no exit code.
+      const { code, millis, stderr, stdout } = await run("tour.ts", { TMPDIR: folder })
+      assert.strictEqual(code, 0, stdout + stderr)
+      assert.strictEqual(stderr, "")
+      assert.isBelow(millis, 15_000)
+      let from = 0
+      for (const [step, came] of story) {
+        const at = stdout.indexOf(` ok   ${step}\n`, from)
+        assert.isAtLeast(at, from, `the step "${step}" is missing or out of order`)
+        const [, result] = stdout.slice(at).split("\n")
+        assert.match(result!, new RegExp(`expected: ${came} +came: ${came}$`))
+        from = at + 1
+      }
+      assert.notInclude(stdout, "FAIL")
+      assert.match(stdout, /The rate limit is used up\. Try again in \d seconds?\./)
+      assert.match(stdout, /The circuit is open\. Try again in 1 second\./)
+      assert.match(stdout, /(\d+) of \1 steps went as expected\n$/)
+      assert.deepStrictEqual(await readdir(folder), [])
+    } finally {
+      await rm(folder, { recursive: true })
+    }
+  })
+})
