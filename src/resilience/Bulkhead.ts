@@ -19,7 +19,7 @@ import { refusal } from "../internal/refusal.ts"
 import { BulkheadFull, type ResilienceError, resilienceError } from "./ResilienceError.ts"
 import { CurrentResilienceObserver, type ResilienceObserver } from "./ResilienceObserver.ts"
 import { CurrentSlot, type Slot } from "./Slot.ts"
-import { Waiter, WaitQueue } from "./WaitQueue.ts"
+import { type Waiter, WaitQueue } from "./WaitQueue.ts"
 
 /**
  * What a bulkhead is made of.
@@ -126,18 +126,18 @@ export const resolve = (options: Options | undefined, where: string): Settings =
 }
 
 /** One execution: before its slot, waiting for it, or in it. */
-class Execution extends Waiter<Execution> implements Slot {
+class Execution implements Slot {
   readonly bulkhead: BulkheadImpl
+  readonly fiber: Fiber.Fiber<unknown, unknown>
   /** How many fibers keep the slot: the one that took it, and those that outlive its answer. */
   users = 0
   /** The fiber's context outside the slot, while the work runs. */
   outside: Context.Context<never> | undefined = undefined
-  /** Tells the waiting fiber what has become of it: true for its turn, false when it waited too long. */
-  resume: ((served: boolean) => void) | undefined = undefined
+  waiter: Waiter | undefined = undefined
 
   constructor(bulkhead: BulkheadImpl, fiber: Fiber.Fiber<unknown, unknown>) {
-    super(fiber)
     this.bulkhead = bulkhead
+    this.fiber = fiber
   }
 
   get parent(): Slot | undefined {
@@ -145,6 +145,8 @@ class Execution extends Waiter<Execution> implements Slot {
   }
 
   hold(fiber: Fiber.Fiber<unknown, unknown>): void {
+    // A fiber that was detached from the work finds the slot long after it was given back.
+    if (this.users === 0) return
     this.users += 1
     fiber.addObserver(() => this.done())
   }
@@ -154,19 +156,20 @@ class Execution extends Waiter<Execution> implements Slot {
     record: CallRecord | undefined
   ): Effect.Effect<A, E | ResilienceError, R> {
     const bulkhead = this.bulkhead
-    if (bulkhead.take(this)) return this.start(effect)
+    if (bulkhead.take()) return this.start(effect)
     return Effect.callback((resume) => {
       // The fiber may have yielded since, so look again.
-      if (bulkhead.take(this)) return resume(Effect.suspend(() => this.start(effect)))
+      if (bulkhead.take()) return resume(this.start(effect))
       if (bulkhead.isFull()) return resume(bulkhead.refuse(record))
-      this.resume = (served) =>
-        resume(served ? Effect.suspend(() => this.start(effect)) : Effect.fail(bulkhead.error(record)))
-      bulkhead.queue(this)
+      this.waiter = bulkhead.wait(this.fiber, (isServed) => {
+        resume(isServed ? Effect.suspend(() => this.start(effect)) : Effect.fail(bulkhead.error(record)))
+      })
     })
   }
 
   start<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     const fiber = this.fiber
+    this.users = 1
     this.outside = fiber.context
     fiber.setContext(Context.add(fiber.context, CurrentSlot, this))
     return effect
@@ -175,7 +178,7 @@ class Execution extends Waiter<Execution> implements Slot {
   leave(): undefined {
     if (this.outside !== undefined) this.fiber.setContext(this.outside)
     if (this.users > 0) this.done()
-    else this.bulkhead.giveUp(this)
+    else if (this.waiter !== undefined) this.bulkhead.giveUp(this.waiter)
   }
 
   done(): void {
@@ -190,9 +193,9 @@ export class BulkheadImpl {
   readonly settings: Settings
   readonly snapshot: Effect.Effect<Snapshot>
   readonly #counts: Ref.Ref<Snapshot> = Ref.makeUnsafe({ active: 0, queued: 0, rejected: 0, highWaterMark: 0 })
-  readonly #waiting: WaitQueue<Execution>
+  readonly #waiting: WaitQueue
   /** Those that have been given a slot and are yet to be woken. */
-  #served: Array<Execution> = []
+  #served: Array<Waiter> = []
   readonly #reason: BulkheadFull
   readonly #onChange: ResilienceObserver["onBulkhead"]
 
@@ -208,7 +211,7 @@ export class BulkheadImpl {
     })
     this.#waiting = new WaitQueue(settings.maxWait, (expired) => {
       this.#change(0, -expired.length, expired.length)
-      for (const execution of expired) execution.resume?.(false)
+      for (const waiter of expired) waiter.wake(false)
     })
   }
 
@@ -244,27 +247,29 @@ export class BulkheadImpl {
   }
 
   /** Takes a free slot, if there is one. Nobody waits while there is. */
-  take(execution: Execution): boolean {
+  take(): boolean {
     if (this.#counts.ref.current.active >= this.settings.maxConcurrent) return false
-    execution.users = 1
     this.#change(1, 0, 0)
     return true
   }
 
-  queue(execution: Execution): void {
+  wait(fiber: Fiber.Fiber<unknown, unknown>, wake: (isServed: boolean) => void): Waiter {
     this.#change(0, 1, 0)
-    this.#waiting.push(execution)
+    return this.#waiting.push(fiber, wake)
   }
 
-  giveUp(execution: Execution): void {
-    if (this.#waiting.remove(execution)) this.#change(0, -1, 0)
+  /** What a waiter does that goes away, whether or not it was given a slot meanwhile. */
+  giveUp(waiter: Waiter): void {
+    if (waiter.state === "served") this.release(waiter.fiber)
+    if (waiter.state !== "queued") return
+    this.#waiting.remove(waiter)
+    this.#change(0, -1, 0)
   }
 
   /** Gives a slot back, to the first in the queue if there is one: the slot is never free in between. */
   release(fiber: Fiber.Fiber<unknown, unknown>): void {
-    const next = this.#waiting.shift()
+    const next = this.#waiting.serve()
     if (next === undefined) return this.#change(-1, 0, 0)
-    next.users = 1
     this.#change(0, -1, 0)
     this.#served.push(next)
     // Woken later and in one go: from here each would run inside the release of the one before.
@@ -284,7 +289,7 @@ export class BulkheadImpl {
   #wake(): void {
     const served = this.#served
     this.#served = []
-    for (const execution of served) execution.resume?.(true)
+    for (const waiter of served) waiter.wake(true)
   }
 
   #change(active: number, queued: number, rejected: number): void {

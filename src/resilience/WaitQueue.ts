@@ -12,16 +12,20 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import { monotonicMillis } from "../internal/monotonic.ts"
 
-/** @internal What can stand in a queue, in one at a time. */
-export class Waiter<W extends Waiter<W>> {
+/** @internal A place in the queue. */
+export class Waiter {
   readonly fiber: Fiber.Fiber<unknown, unknown>
-  isQueued = false
-  deadline = Infinity
-  previous: W | undefined = undefined
-  next: W | undefined = undefined
+  readonly deadline: number
+  /** Called once, some time after the place was left: with true for a turn, with false for waiting too long. */
+  readonly wake: (isServed: boolean) => void
+  state: "queued" | "served" | "gone" = "queued"
+  previous: Waiter | undefined = undefined
+  next: Waiter | undefined = undefined
 
-  constructor(fiber: Fiber.Fiber<unknown, unknown>) {
+  constructor(fiber: Fiber.Fiber<unknown, unknown>, deadline: number, wake: (isServed: boolean) => void) {
     this.fiber = fiber
+    this.deadline = deadline
+    this.wake = wake
   }
 }
 
@@ -29,37 +33,47 @@ export class Waiter<W extends Waiter<W>> {
 const toleranceMillis = 1
 
 /** @internal */
-export class WaitQueue<W extends Waiter<W>> {
+export class WaitQueue {
   length = 0
   readonly #maxWait: number
   /** Called with those that have waited too long, after they have left. */
-  readonly #onExpired: (waiters: ReadonlyArray<W>) => void
-  #first: W | undefined = undefined
-  #last: W | undefined = undefined
+  readonly #onExpired: (waiters: ReadonlyArray<Waiter>) => void
+  #first: Waiter | undefined = undefined
+  #last: Waiter | undefined = undefined
   #timer: Fiber.Fiber<void> | undefined = undefined
 
-  constructor(maxWait: number, onExpired: (waiters: ReadonlyArray<W>) => void) {
+  constructor(maxWait: number, onExpired: (waiters: ReadonlyArray<Waiter>) => void) {
     this.#maxWait = maxWait
     this.#onExpired = onExpired
   }
 
   /** Queues a waiter at the end. */
-  push(waiter: W): void {
-    waiter.isQueued = true
+  push(fiber: Fiber.Fiber<unknown, unknown>, wake: (isServed: boolean) => void): Waiter {
+    const deadline = this.#maxWait === Infinity ? Infinity : monotonicMillis(fiber) + this.#maxWait
+    const waiter = new Waiter(fiber, deadline, wake)
     waiter.previous = this.#last
     if (this.#last === undefined) this.#first = waiter
     else this.#last.next = waiter
     this.#last = waiter
     this.length += 1
-    if (this.#maxWait === Infinity) return
-    waiter.deadline = monotonicMillis(waiter.fiber) + this.#maxWait
-    if (this.#timer === undefined) this.#arm(waiter.fiber, this.#maxWait)
+    if (deadline !== Infinity && this.#timer === undefined) this.#arm(fiber, this.#maxWait)
+    return waiter
   }
 
-  /** Takes a waiter out, wherever it is. Says whether it was there. */
-  remove(waiter: W): boolean {
-    if (!waiter.isQueued) return false
-    waiter.isQueued = false
+  /** Takes a waiter out, wherever it is. */
+  remove(waiter: Waiter): void {
+    this.#leave(waiter, "gone")
+  }
+
+  /** Takes the first waiter out because it is its turn. */
+  serve(): Waiter | undefined {
+    const first = this.#first
+    if (first !== undefined) this.#leave(first, "served")
+    return first
+  }
+
+  #leave(waiter: Waiter, state: "served" | "gone"): void {
+    waiter.state = state
     if (waiter.previous === undefined) this.#first = waiter.next
     else waiter.previous.next = waiter.next
     if (waiter.next === undefined) this.#last = waiter.previous
@@ -68,14 +82,6 @@ export class WaitQueue<W extends Waiter<W>> {
     waiter.next = undefined
     this.length -= 1
     if (this.length === 0) this.#disarm()
-    return true
-  }
-
-  /** Takes the first waiter out. */
-  shift(): W | undefined {
-    const first = this.#first
-    if (first !== undefined) this.remove(first)
-    return first
   }
 
   #arm(fiber: Fiber.Fiber<unknown, unknown>, millis: number): void {
@@ -98,7 +104,7 @@ export class WaitQueue<W extends Waiter<W>> {
 
   #expire(fiber: Fiber.Fiber<unknown, unknown>): void {
     const now = monotonicMillis(fiber)
-    const expired: Array<W> = []
+    const expired: Array<Waiter> = []
     let first = this.#first
     while (first !== undefined && first.deadline <= now + toleranceMillis) {
       this.remove(first)
