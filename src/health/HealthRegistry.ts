@@ -99,12 +99,13 @@ export const make: Effect.Effect<HealthRegistry["Service"]> = Effect.sync(() => 
       const parent = Context.get(context, Scope.Scope)
       // A scope of its own, so that the check stops before what it looks at is closed.
       const scope = yield* Scope.fork(parent)
-      const runner = new Runner({ ...check, check: Effect.provideContext(check.check, context) }, scope)
+      const runner = new Runner({ ...check, check: Effect.provideContext(check.check, context) })
       runners.set(check.name, runner)
       yield* Scope.addFinalizer(
         scope,
         Effect.sync(() => {
           runners.delete(check.name)
+          runner.stop()
         })
       )
       if (check.background) {

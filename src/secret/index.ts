@@ -1,1 +1,5 @@
-export {}
+export * as SecretConfig from "./SecretConfig.ts"
+export * as SecretError from "./SecretError.ts"
+export * as SecretProvider from "./SecretProvider.ts"
+export * as SecretRef from "./SecretRef.ts"
+export * as SecretResolver from "./SecretResolver.ts"

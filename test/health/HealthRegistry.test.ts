@@ -203,6 +203,17 @@ describe("HealthRegistry", () => {
       })
     ))
 
+  it.effect("does not wait for a check that never ends when its scope closes", () =>
+    Effect.gen(function*() {
+      const asking = yield* withRegistry((registry) =>
+        Effect.gen(function*() {
+          yield* registry.register(healthy("stuck", { check: Effect.uninterruptible(Effect.never) }))
+          return yield* Effect.forkDetach(registry.check("stuck"), { startImmediately: true })
+        })
+      )
+      assert.strictEqual((yield* Fiber.join(asking)).reason, "crashed")
+    }))
+
   it.effect("refuses a second check of the same name, and an empty group", () =>
     withRegistry((registry) =>
       Effect.gen(function*() {

@@ -3,8 +3,7 @@ import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
-import type * as Scope from "effect/Scope"
+import { boundedRun } from "../../internal/boundedRun.ts"
 import { monotonicMillis } from "../../internal/monotonic.ts"
 import type { CheckAnswer, CheckFailure, HealthCheck, HealthStatus } from "../HealthCheck.ts"
 
@@ -41,20 +40,19 @@ const verdict = (exit: Exit.Exit<CheckAnswer | boolean | void, unknown>): Verdic
   return statuses.includes(status) ? { status, reason: undefined, details } : failed
 }
 
-/** Runs one check: at most one run at a time, its answer kept for the interval. Lives as long as `scope`. */
+/** Runs one check: at most one run at a time, its answer kept for the interval. */
 export class Runner {
   readonly check: HealthCheck
-  readonly scope: Scope.Scope
   #report: CheckReport | undefined = undefined
   #reportedAt = 0
   // The answer that callers wait for, and whether the run is still under way; a run may outlive its answer.
   #pending: Deferred.Deferred<CheckReport> | undefined = undefined
   #isRunning = false
   #streak = 0
+  #stop = (): void => {}
 
-  constructor(check: HealthCheck, scope: Scope.Scope) {
+  constructor(check: HealthCheck) {
     this.check = check
-    this.scope = scope
   }
 
   /** The last report, if it is young enough. */
@@ -73,50 +71,35 @@ export class Runner {
   })
 
   start(): Effect.Effect<CheckReport> {
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.withFiber((asking) => {
-        const pending = Deferred.makeUnsafe<CheckReport>()
-        const clock = asking.getRef(Clock.Clock)
-        const checkedAt = clock.currentTimeMillisUnsafe()
-        const started = monotonicMillis(asking)
-        this.#pending = pending
-        this.#isRunning = true
-        const settle = (result: Verdict) => {
-          if (this.#pending !== pending) return
+    return Effect.withFiber((asking) => {
+      const pending = Deferred.makeUnsafe<CheckReport>()
+      const clock = asking.getRef(Clock.Clock)
+      const checkedAt = clock.currentTimeMillisUnsafe()
+      const started = monotonicMillis(asking)
+      this.#pending = pending
+      this.#isRunning = true
+      // In a fiber that is not the probe's: one who goes away must not take the run from the others.
+      this.#stop = boundedRun(asking.context, Effect.suspend(() => this.check.check), this.check.timeoutMillis, {
+        settle: (exit, isLate) => {
+          const result = exit !== undefined ? verdict(exit) : isLate ? timedOut : crashed
+          const { critical, name } = this.check
           this.#pending = undefined
           this.#reportedAt = Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
           const durationMillis = this.#reportedAt - started
-          const { critical, name } = this.check
           this.#report = this.flap({ name, critical, durationMillis, checkedAt, ...result })
           Deferred.doneUnsafe(pending, Effect.succeed(this.#report))
+        },
+        end: () => {
+          this.#isRunning = false
         }
-        // In the scope of the check and not of the probe: a probe that goes away must not take the run from the others.
-        return Effect.forkIn(Effect.suspend(() => this.check.check), this.scope).pipe(
-          Effect.flatMap((run) => {
-            let watching: Fiber.Fiber<void> | undefined
-            // Also called when the scope closes before the run has begun.
-            run.addObserver((exit) => {
-              this.#isRunning = false
-              settle(verdict(exit))
-              watching?.interruptUnsafe()
-            })
-            const deadline = Effect.sync(() => {
-              if (this.#pending !== pending) return
-              settle(timedOut)
-              // Not waited for: it may ignore its interruption.
-              run.interruptUnsafe()
-            })
-            const watch = Effect.andThen(Effect.sleep(this.check.timeoutMillis), deadline)
-            return Effect.map(Effect.forkIn(watch, this.scope), (fiber) => {
-              watching = fiber
-              fiber.addObserver(() => settle(crashed))
-              if (this.#pending !== pending) fiber.interruptUnsafe()
-            })
-          }),
-          Effect.andThen(restore(Deferred.await(pending)))
-        )
       })
-    )
+      return Deferred.await(pending)
+    })
+  }
+
+  /** Ends the run under way without waiting for it, which might never end. */
+  stop(): void {
+    if (this.#isRunning) this.#stop()
   }
 
   /** The status changes only after enough runs in a row that say so; the first run says what is. */

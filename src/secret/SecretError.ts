@@ -1,0 +1,104 @@
+/**
+ * Why a secret could not be had.
+ *
+ * Errors name the provider and the reference, never a value, and nothing that a provider says: its texts may quote what
+ * they should not.
+ *
+ * @since 0.1.0
+ */
+import * as Schema from "effect/Schema"
+
+/**
+ * What is wrong with a text that should hold references.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const Problem = Schema.Literals([
+  "a reference needs a provider: secretref:<provider>:<ref>",
+  "a provider is 1 to 64 of a-z 0-9 _ -, starting with a letter",
+  "a reference needs a name after its provider",
+  "the name of a secret is too long",
+  "the name of a secret holds a character that it may not hold",
+  "secretref must be written in small letters",
+  "${ is not closed",
+  "a variable is named by letters, digits and _, not starting with a digit",
+  "a single $ must be written $$"
+])
+
+/** @category errors @since 0.1.0 */
+export class MalformedReference extends Schema.TaggedError<MalformedReference>(
+  "effect-toolops/secret/SecretError/MalformedReference"
+)("MalformedReference", { position: Schema.Int, problem: Problem }) {
+  override get message(): string {
+    return `Malformed at position ${this.position}: ${this.problem}`
+  }
+}
+
+/** @category errors @since 0.1.0 */
+export class VariableNotSet extends Schema.TaggedError<VariableNotSet>(
+  "effect-toolops/secret/SecretError/VariableNotSet"
+)("VariableNotSet", { name: Schema.String }) {
+  override get message(): string {
+    return `The variable ${this.name} is not set`
+  }
+}
+
+/** @category errors @since 0.1.0 */
+export class ProviderNotFound extends Schema.TaggedError<ProviderNotFound>(
+  "effect-toolops/secret/SecretError/ProviderNotFound"
+)("ProviderNotFound", { provider: Schema.String }) {
+  override get message(): string {
+    return `No secret provider is named ${this.provider}`
+  }
+}
+
+/** @category errors @since 0.1.0 */
+export class SecretNotFound extends Schema.TaggedError<SecretNotFound>(
+  "effect-toolops/secret/SecretError/SecretNotFound"
+)("SecretNotFound", { provider: Schema.String, ref: Schema.String }) {
+  override get message(): string {
+    return `The provider ${this.provider} has no secret ${this.ref}`
+  }
+}
+
+/** @category errors @since 0.1.0 */
+export class SecretUnavailable extends Schema.TaggedError<SecretUnavailable>(
+  "effect-toolops/secret/SecretError/SecretUnavailable"
+)("SecretUnavailable", {
+  provider: Schema.String,
+  ref: Schema.String,
+  problem: Schema.Literals(["failed", "timeout", "denied"])
+}) {
+  override get message(): string {
+    return `The provider ${this.provider} cannot give the secret ${this.ref} (${this.problem})`
+  }
+}
+
+/**
+ * Every reason of a `SecretError`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export const Reason = Schema.Union([
+  MalformedReference,
+  VariableNotSet,
+  ProviderNotFound,
+  SecretNotFound,
+  SecretUnavailable
+])
+
+/**
+ * A secret that could not be had. Catch one reason with `Effect.catchReason("SecretError", "SecretNotFound", ...)`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class SecretError extends Schema.TaggedError<SecretError>("effect-toolops/secret/SecretError")("SecretError", {
+  reason: Reason
+}) {
+  override get message(): string {
+    return this.reason.message
+  }
+}

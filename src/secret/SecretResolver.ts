@@ -1,0 +1,172 @@
+/**
+ * Puts secrets in the place of references.
+ *
+ * A text is parsed first; then its variables are read and its secrets fetched, and the pieces are joined. What a secret
+ * or a variable holds is never parsed, so a value cannot smuggle a reference in. Use it for configuration only: the
+ * arguments of a tool come from its caller and must not be resolved.
+ *
+ * @since 0.1.0
+ */
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
+import * as Check from "../internal/options.ts"
+import { environment } from "./internal/environment.ts"
+import { Lookups } from "./internal/lookups.ts"
+import { ProviderNotFound, SecretError, VariableNotSet } from "./SecretError.ts"
+import { SecretProvider } from "./SecretProvider.ts"
+import * as SecretRef from "./SecretRef.ts"
+
+/**
+ * Resolves references to secrets.
+ *
+ * - `resolveValue`: one text (see `SecretRef` for its grammar).
+ * - `resolveAll`: all texts of a record, at once. Fails with the first text that fails.
+ * - `invalidate`: forgets the kept value of one secret, or of all.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class SecretResolver extends Context.Service<SecretResolver, {
+  readonly resolveValue: (text: string) => Effect.Effect<Redacted.Redacted, SecretError>
+  readonly resolveAll: <const Texts extends Readonly<Record<string, string>>>(
+    texts: Texts
+  ) => Effect.Effect<{ readonly [K in keyof Texts]: Redacted.Redacted }, SecretError>
+  readonly invalidate: (secret?: { readonly provider: string; readonly ref: string }) => Effect.Effect<void>
+}>()("effect-toolops/secret/SecretResolver") {}
+
+/**
+ * What `layer` takes.
+ *
+ * - `ttl`: how long a fetched secret is kept. Default 5 minutes; 0 keeps none.
+ * - `maxEntries`: most secrets kept. Default 1000; the oldest goes first.
+ * - `timeout`: how long a provider may take. Default 10 seconds.
+ * - `strict`: whether a `$` that starts nothing is a mistake. Default true.
+ * - `variables`: what `${NAME}` stands for. Default: the variables of the process, as they are when the layer is built.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options {
+  readonly ttl?: Duration.Input | undefined
+  readonly maxEntries?: number | undefined
+  readonly timeout?: Duration.Input | undefined
+  readonly strict?: boolean | undefined
+  readonly variables?: Readonly<Record<string, string | undefined>> | undefined
+}
+
+/**
+ * Makes a resolver over the given providers.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (
+  options: Options = {}
+): Effect.Effect<SecretResolver["Service"], never, SecretProvider | Scope.Scope> => {
+  const where = "SecretResolver.layer"
+  Check.known(where, options, ["ttl", "maxEntries", "timeout", "strict", "variables"])
+  const limits = {
+    ttlMillis: Check.millis(where, "ttl", options.ttl ?? "5 minutes", { allowZero: true }),
+    maxEntries: Check.integer(where, "maxEntries", options.maxEntries ?? 1000, 1),
+    timeoutMillis: Check.millis(where, "timeout", options.timeout ?? "10 seconds")
+  }
+  const strict = options.strict ?? true
+  return Effect.gen(function*() {
+    const { providers } = yield* SecretProvider
+    const lookups = new Lookups(limits)
+    yield* Effect.addFinalizer(() => Effect.sync(() => lookups.stop()))
+    const variable = environment(options.variables)
+
+    const part = (one: SecretRef.Part): Effect.Effect<string, SecretError> => {
+      switch (one._tag) {
+        case "Literal":
+          return Effect.succeed(one.text)
+        case "Variable": {
+          const value = variable(one.name)
+          return value === undefined
+            ? Effect.fail(new SecretError({ reason: new VariableNotSet({ name: one.name }) }))
+            : Effect.succeed(value)
+        }
+        case "Secret": {
+          const provider = providers.get(one.provider)
+          return provider === undefined
+            ? Effect.fail(new SecretError({ reason: new ProviderNotFound({ provider: one.provider }) }))
+            : Effect.map(lookups.get({ provider, ref: one.ref }), Redacted.value)
+        }
+      }
+    }
+
+    const resolveValue = (text: string): Effect.Effect<Redacted.Redacted, SecretError> =>
+      Effect.fromResult(SecretRef.parse(text, { strict })).pipe(
+        Effect.flatMap((parts) => Effect.forEach(parts, part, { concurrency: "unbounded" })),
+        Effect.map((pieces) => Redacted.make(pieces.join("")))
+      )
+
+    return SecretResolver.of({
+      resolveValue,
+      resolveAll: (texts) =>
+        Effect.map(
+          Effect.forEach(
+            Object.entries(texts),
+            ([name, text]) => Effect.map(resolveValue(text), (value) => [name, value] as const),
+            { concurrency: "unbounded" }
+          ),
+          // One entry per key of `texts`, so the shape is that of `texts`.
+          (entries) => Object.fromEntries(entries) as never
+        ),
+      invalidate: (secret) =>
+        Effect.sync(() => {
+          if (secret === undefined) lookups.clear()
+          else lookups.forget(secret.provider, secret.ref)
+        })
+    })
+  })
+}
+
+/**
+ * Provides a resolver.
+ *
+ * **Details**
+ *
+ * Callers that need the same secret at the same time share one fetch; a fetch that failed is not remembered. What a
+ * provider says when it fails is dropped.
+ *
+ * **Example** (Resolving a connection string)
+ *
+ * ```ts
+ * import { Effect, Layer, Redacted } from "effect"
+ * import { SecretProvider, SecretResolver } from "effect-toolops/secret"
+ *
+ * const Secrets = SecretResolver.layer({ variables: { DB_HOST: "db" } }).pipe(
+ *   Layer.provide(SecretProvider.layer(SecretProvider.memory({ db: "pa$s" })))
+ * )
+ * const program = Effect.gen(function*() {
+ *   const resolver = yield* SecretResolver.SecretResolver
+ *   return yield* resolver.resolveValue("postgres://app:${secretref:memory:db}@${DB_HOST}/app")
+ * })
+ * const resolved = await Effect.runPromise(Effect.provide(program, Secrets))
+ * const shown = String(resolved) // => "<redacted>"
+ * const value = Redacted.value(resolved) // => "postgres://app:pa$s@db/app"
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options?: Options): Layer.Layer<SecretResolver, never, SecretProvider> =>
+  Layer.effect(SecretResolver, make(options))
+
+/**
+ * Provides a resolver with options from the program's configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<Omit<Options, "variables">>
+): Layer.Layer<SecretResolver, Config.ConfigError, SecretProvider> =>
+  Layer.effect(SecretResolver, Effect.flatMap(Config.unwrap(options), make))

@@ -1,0 +1,120 @@
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import type * as Redacted from "effect/Redacted"
+import { boundedRun } from "../../internal/boundedRun.ts"
+import { monotonicMillis } from "../../internal/monotonic.ts"
+import { SecretError, SecretNotFound, SecretUnavailable } from "../SecretError.ts"
+import type { Provider } from "../SecretProvider.ts"
+
+/** One secret, wherever it comes from. */
+export interface Secret {
+  readonly provider: Provider
+  readonly ref: string
+}
+
+interface Entry {
+  readonly value: Redacted.Redacted
+  readonly expiresAt: number
+}
+
+type Answer = Deferred.Deferred<Redacted.Redacted, SecretError>
+
+/** Asks providers: one question at a time per secret, answers kept for a while, failures not at all. */
+export class Lookups {
+  readonly options: { readonly ttlMillis: number; readonly maxEntries: number; readonly timeoutMillis: number }
+  readonly #entries = new Map<string, Entry>()
+  readonly #pending = new Map<string, Answer>()
+  readonly #stops = new Set<() => void>()
+
+  constructor(options: Lookups["options"]) {
+    this.options = options
+  }
+
+  get(secret: Secret): Effect.Effect<Redacted.Redacted, SecretError> {
+    return Effect.withFiber((fiber) => {
+      const key = keyOf(secret.provider.name, secret.ref)
+      const entry = this.#entries.get(key)
+      if (entry !== undefined && monotonicMillis(fiber) < entry.expiresAt) return Effect.succeed(entry.value)
+      return this.ask(key, secret)
+    })
+  }
+
+  ask(key: string, secret: Secret): Effect.Effect<Redacted.Redacted, SecretError> {
+    return Effect.withFiber((asking) => {
+      const pending = this.#pending.get(key)
+      if (pending !== undefined) return Deferred.await(pending)
+      const answer: Answer = Deferred.makeUnsafe()
+      const clock = asking.getRef(Clock.Clock)
+      this.#pending.set(key, answer)
+      // In a fiber that is not the asking one: who asked first may go away, the others still wait. An answer that comes
+      // after its time is dropped, as those who asked have been told that there is none.
+      let hasEnded = false
+      let running: (() => void) | undefined
+      const get = Effect.suspend(() => secret.provider.get(secret.ref))
+      running = boundedRun(asking.context, get, this.options.timeoutMillis, {
+        settle: (exit, isLate) => {
+          this.#pending.delete(key)
+          if (exit?._tag === "Success") {
+            this.keep(key, exit.value, Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000)
+            Deferred.doneUnsafe(answer, Effect.succeed(exit.value))
+          } else {
+            const error = exit === undefined
+              ? unavailable(secret, isLate ? "timeout" : "failed")
+              : sanitized(secret, exit)
+            Deferred.doneUnsafe(answer, Effect.fail(error))
+          }
+        },
+        end: () => {
+          hasEnded = true
+          // Not there yet when the run ends before `boundedRun` has returned.
+          if (running !== undefined) this.#stops.delete(running)
+        }
+      })
+      if (!hasEnded) this.#stops.add(running)
+      return Deferred.await(answer)
+    })
+  }
+
+  /** Ends all questions without waiting for the providers. */
+  stop(): void {
+    for (const stop of this.#stops) stop()
+  }
+
+  keep(key: string, value: Redacted.Redacted, now: number): void {
+    const { maxEntries, ttlMillis } = this.options
+    if (ttlMillis === 0) return
+    this.#entries.delete(key)
+    if (this.#entries.size >= maxEntries) {
+      const oldest = this.#entries.keys().next()
+      if (oldest.done !== true) this.#entries.delete(oldest.value)
+    }
+    this.#entries.set(key, { value, expiresAt: now + ttlMillis })
+  }
+
+  forget(provider: string, ref: string): void {
+    this.#entries.delete(keyOf(provider, ref))
+  }
+
+  clear(): void {
+    this.#entries.clear()
+  }
+}
+
+// A provider's name holds no colon, so no two secrets share a key.
+const keyOf = (provider: string, ref: string): string => `${provider}:${ref}`
+
+const unavailable = ({ provider, ref }: Secret, problem: SecretUnavailable["problem"]): SecretError =>
+  new SecretError({ reason: new SecretUnavailable({ provider: provider.name, ref, problem }) })
+
+// Made anew from what is known here, so that nothing a provider says comes through.
+const sanitized = (secret: Secret, exit: Exit.Failure<unknown, SecretError>): SecretError => {
+  const failure = exit.cause.reasons.find(Cause.isFailReason)?.error
+  const reason = failure instanceof SecretError ? failure.reason : undefined
+  if (reason instanceof SecretNotFound) {
+    return new SecretError({ reason: new SecretNotFound({ provider: secret.provider.name, ref: secret.ref }) })
+  }
+  return unavailable(secret, reason instanceof SecretUnavailable ? reason.problem : "failed")
+}
