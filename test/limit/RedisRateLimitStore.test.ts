@@ -1,0 +1,284 @@
+import { NodeRedis } from "@effect/platform-node"
+import { afterAll, assert, describe, it } from "@effect/vitest"
+import { Clock, Config, ConfigProvider, Context, Effect, Fiber, Layer, Logger } from "effect"
+import { ToolMeta } from "effect-toolops"
+import { RateLimitStore, RedisRateLimitStore } from "effect-toolops/limit"
+import { Redis } from "effect/persistence"
+import { alice, limited } from "./limited.ts"
+import { shape, suite, uniqueKey } from "./RateLimitStoreTest.ts"
+import { realSleep, type RedisServer, redisServer } from "./redisServer.ts"
+
+const url = process.env["REDIS_URL"] ?? "redis://127.0.0.1:6379"
+const prefix = `test:limit:${process.pid}:${performance.timeOrigin}:`
+
+const at = (where: string, options?: RedisRateLimitStore.Options) =>
+  RedisRateLimitStore.layer({ prefix, commandTimeout: "5 seconds", onStoreError: "refuse", ...options }).pipe(
+    Layer.provideMerge(NodeRedis.layer({ url: where })),
+    // The client tells of a lost connection, which is the point of some tests.
+    Layer.provide(Logger.layer([]))
+  )
+
+/** A store of a process of its own. */
+const store = (where: string, options?: RedisRateLimitStore.Options) =>
+  Effect.map(
+    Layer.build(Layer.fresh(at(where, options))),
+    (context) => Context.get(context, RateLimitStore.RateLimitStore)
+  )
+
+const redis = Effect.map(Layer.build(NodeRedis.layer({ url })), (context) => Context.get(context, Redis.Redis))
+
+const keysOf = (client: Redis.Redis["Service"], pattern: string) => client.send<ReadonlyArray<string>>("KEYS", pattern)
+
+const take = (bucket: RateLimitStore.BucketShape, key: string, cost = 1) => new RateLimitStore.Take(bucket, key, cost)
+
+// A client waits for its commands when it is closed, so the server goes on before that.
+const pause = (server: RedisServer) =>
+  Effect.andThen(Effect.addFinalizer(() => Effect.sync(server.resume)), Effect.sync(server.pause))
+
+afterAll(() =>
+  Effect.runPromise(Effect.scoped(Effect.gen(function*() {
+    const client = yield* redis
+    const left = yield* keysOf(client, `${prefix}*`)
+    if (left.length > 0) yield* client.send("DEL", ...left)
+  })))
+)
+
+suite({ name: "Redis", layer: at(url), wait: realSleep, slack: 5000 })
+
+describe("RedisRateLimitStore", () => {
+  const hourly = shape("hourly", 5, 3_600_000)
+
+  it.effect("leaves nothing behind when buckets are full again", () =>
+    Effect.gen(function*() {
+      const one = yield* store(url)
+      const client = yield* redis
+      const key = uniqueKey()
+      yield* one.consume([take(shape("short", 10, 2000), key)], 0)
+      assert.strictEqual((yield* keysOf(client, `${prefix}${key}`)).length, 1)
+      yield* realSleep(230)
+      assert.strictEqual((yield* keysOf(client, `${prefix}${key}`)).length, 0)
+      const spent = take(shape("short", 1, 3_600_000), key)
+      yield* one.consume([spent], 0)
+      yield* one.refund([spent])
+      assert.strictEqual((yield* keysOf(client, `${prefix}${key}`)).length, 0)
+    }))
+
+  it.effect("writes nothing for a call that is refused", () =>
+    Effect.gen(function*() {
+      const one = yield* store(url)
+      const client = yield* redis
+      const [empty, other] = [uniqueKey(), uniqueKey()]
+      yield* one.consume([take(hourly, empty, 5)], 0)
+      yield* one.consume([take(hourly, empty), take(shape("other", 5, 3_600_000), other)], 0)
+      assert.strictEqual((yield* keysOf(client, `${prefix}${other}`)).length, 0)
+    }))
+
+  it.effect("locks nobody out when the server's clock is set back", () =>
+    Effect.gen(function*() {
+      const one = yield* store(url)
+      const client = yield* redis
+      const key = uniqueKey()
+      const minute = shape("minute", 60, 60_000)
+      yield* one.consume([take(minute, key, 60)], 0)
+      // What a bucket looks like that was written when the clock was an hour ahead.
+      const [full = "", span = "", written = ""] = (yield* client.send<string>("GET", `${prefix}${key}`)).split(" ")
+      const ahead = 3_600_000_000
+      yield* client.send("SET", `${prefix}${key}`, `${Number(full) + ahead} ${span} ${Number(written) + ahead}`)
+      const next = take(minute, key)
+      assert.strictEqual(yield* one.consume([next], 0), RateLimitStore.refused)
+      assert.isAtMost(next.retryAfterMillis, 1000)
+      yield* realSleep(1010)
+      assert.strictEqual(yield* one.consume([take(minute, key)], 0), 0)
+    }))
+
+  it.effect("does not trust what else is found under a key", () =>
+    Effect.gen(function*() {
+      const one = yield* store(url)
+      const client = yield* redis
+      for (const garbage of ["", "nonsense", "1", "nan nan nan", "1e999 1 1e999 1"]) {
+        const key = uniqueKey()
+        yield* client.send("SET", `${prefix}${key}`, garbage)
+        assert.strictEqual(yield* one.consume([take(hourly, key, 5)], 0), 0, garbage)
+        assert.strictEqual(yield* one.consume([take(hourly, key)], 0), RateLimitStore.refused, garbage)
+      }
+      const list = uniqueKey()
+      yield* client.send("LPUSH", `${prefix}${list}`, "x")
+      yield* client.send("PEXPIRE", `${prefix}${list}`, "10000")
+      yield* one.consume([take(hourly, list)], 0)
+    }))
+
+  it.live("lets two processes share a limit within one percent, whatever their clocks say", () =>
+    Effect.gen(function*() {
+      const real = yield* Clock.Clock
+      const ahead: Clock.Clock = {
+        ...real,
+        sleep: (duration) => real.sleep(duration),
+        currentTimeMillisUnsafe: () => real.currentTimeMillisUnsafe() + 5000,
+        currentTimeNanosUnsafe: () => real.currentTimeNanosUnsafe() + 5_000_000_000n,
+        monotonicTimeNanosUnsafe: () => real.monotonicTimeNanosUnsafe() + 5_000_000_000n
+      }
+      const stores = [yield* store(url), yield* Effect.provideService(store(url), Clock.Clock, ahead)]
+      const key = uniqueKey()
+      const bucket = shape("shared", 1000, 1000, { burst: 100 })
+      const start = performance.now()
+      const passed = yield* Effect.forEach(stores, (one, i) =>
+        Effect.gen(function*() {
+          let passed = 0
+          while (performance.now() - start < 1500) {
+            const waits = yield* Effect.forEach(
+              Array.from({ length: 10 }),
+              () => one.consume([take(bucket, key)], 0),
+              { concurrency: "unbounded" }
+            )
+            passed += waits.filter((wait) => wait === 0).length
+          }
+          return passed
+        }).pipe(i === 0 ? (self) => self : Effect.provideService(Clock.Clock, ahead)), { concurrency: 2 })
+      const ideal = 100 + performance.now() - start
+      const sum = passed[0]! + passed[1]!
+      assert.isAtMost(sum, ideal * 1.01, `${passed.join(" + ")} of ${ideal}`)
+      assert.isAtLeast(sum, ideal * 0.97, `${passed.join(" + ")} of ${ideal}`)
+      assert.isAbove(Math.min(...passed), 100, "both take part")
+    }))
+
+  describe("when Redis does not answer", () => {
+    const quick: RedisRateLimitStore.Options = { commandTimeout: "50 millis", retryAfter: "100 millis" }
+
+    it.live("refuses, passes or limits in this process, as told, and none waits long", () =>
+      Effect.gen(function*() {
+        const server = yield* redisServer
+        const refuse = yield* store(server.url, { ...quick, onStoreError: "refuse" })
+        const allow = yield* store(server.url, { ...quick, onStoreError: "allow" })
+        const local = yield* store(server.url, { ...quick, onStoreError: "local" })
+        const key = uniqueKey()
+        yield* local.consume([take(hourly, key, 4)], 0)
+        yield* pause(server)
+        const start = performance.now()
+        const error = yield* Effect.flip(refuse.consume([take(hourly, key)], 0))
+        assert.strictEqual(error.reason._tag, "LimitStoreUnavailable")
+        assert.strictEqual(yield* allow.consume([take(hourly, key, 100)], 0), 0)
+        assert.strictEqual(yield* local.consume([take(hourly, key)], 0), 0, "one token was left when Redis last spoke")
+        assert.strictEqual(yield* local.consume([take(hourly, key)], 0), RateLimitStore.refused)
+        assert.isBelow(performance.now() - start, 400)
+      }))
+
+    it.live("stops asking after a few failures, and holds no more commands than it may", () =>
+      Effect.gen(function*() {
+        const server = yield* redisServer
+        const local = yield* store(server.url, {
+          ...quick,
+          onStoreError: "local",
+          maxPending: 50,
+          retryAfter: "1 minute"
+        })
+        yield* pause(server)
+        const start = performance.now()
+        yield* Effect.forEach(Array.from({ length: 20_000 }, (_, i) => `${i}`), (key) =>
+          local.consume([take(hourly, key)], 0), {
+          concurrency: "unbounded",
+          discard: true
+        })
+        assert.isBelow(performance.now() - start, 3000)
+        const again = performance.now()
+        for (let i = 0; i < 1000; i++) {
+          yield* local.consume([take(hourly, `${i}`)], 0)
+        }
+        assert.isBelow(performance.now() - again, 200, "no call waits for a Redis that is known to be away")
+      }))
+
+    it.live("returns to Redis when it is back, paused or killed", () =>
+      Effect.gen(function*() {
+        const server = yield* redisServer
+        const one = yield* store(server.url, { ...quick, onStoreError: "local" })
+        const other = yield* store(server.url, { ...quick, commandTimeout: "1 second" })
+        for (const outage of ["pause", "kill"] as const) {
+          const key = uniqueKey()
+          yield* Effect.promise(async () => server[outage]())
+          assert.strictEqual(yield* one.consume([take(hourly, key, 5)], 0), 0)
+          assert.strictEqual(yield* one.consume([take(hourly, key)], 0), RateLimitStore.refused)
+          for (let i = 0; i < 5; i++) yield* one.consume([take(hourly, uniqueKey())], 0)
+          yield* outage === "pause" ? Effect.sync(server.resume) : Effect.promise(server.start)
+          // Shared again: what one process spends, the other one misses.
+          let found = 5
+          for (let attempt = 0; attempt < 100 && found === 5; attempt++) {
+            yield* realSleep(50)
+            const fresh = uniqueKey()
+            yield* one.consume([take(hourly, fresh, 3)], 0)
+            const seen = take(hourly, fresh, 0)
+            yield* Effect.ignore(other.peek([seen], 0))
+            if (seen.resetAfterMillis > 0) found = seen.remaining
+          }
+          assert.strictEqual(found, 2, outage)
+        }
+      }))
+
+    it.live("gives back what an answer spent that came too late", () =>
+      Effect.gen(function*() {
+        const server = yield* redisServer
+        const one = yield* store(server.url, { ...quick, onStoreError: "allow" })
+        const other = yield* store(server.url, { commandTimeout: "5 seconds" })
+        const key = uniqueKey()
+        yield* one.consume([take(hourly, key)], 0)
+        yield* pause(server)
+        assert.strictEqual(yield* one.consume([take(hourly, key, 3)], 0), 0)
+        server.resume()
+        yield* realSleep(100)
+        const left = take(hourly, key, 0)
+        yield* other.peek([left], 0)
+        assert.strictEqual(left.remaining, 4)
+      }))
+
+    it.live("finishes a step that has begun when the call is interrupted, and gives its tokens back", () =>
+      Effect.gen(function*() {
+        const server = yield* redisServer
+        const t = yield* limited(
+          { limits: [{ name: "hourly", per: "identity", limit: 5, window: "1 hour" }] },
+          at(server.url, { commandTimeout: "2 seconds" })
+        )
+        const echo = ToolMeta.make({ name: "echo" })
+        yield* t.run(echo, alice)
+        yield* pause(server)
+        const waiting = yield* Effect.forkChild(t.run(echo, alice))
+        yield* realSleep(20)
+        yield* Effect.forkChild(Effect.andThen(realSleep(50), Effect.sync(server.resume)))
+        yield* Fiber.interrupt(waiting)
+        assert.strictEqual(t.records.at(-1)?.outcome, "interrupted")
+        const plan = yield* t.limits.explain(echo)(t.call(echo, alice))
+        const [status] = plan.detail["limits"] as ReadonlyArray<{ readonly remaining: number }>
+        assert.strictEqual(status?.remaining, 4)
+      }))
+  })
+
+  describe("options", () => {
+    const nonsense: ReadonlyArray<readonly [object, RegExp]> = [
+      [{ prefix: "" }, /RedisRateLimitStore.layer: prefix must be/],
+      [{ prefix: 1 }, /prefix must be/],
+      [{ commandTimeout: 0 }, /commandTimeout must be a duration > 0/],
+      [{ commandTimeout: "Infinity" }, /commandTimeout must be/],
+      [{ onStoreError: "open" }, /onStoreError must be one of refuse, allow, local/],
+      [{ retryAfter: -1 }, /retryAfter must be/],
+      [{ maxPending: 0 }, /maxPending must be an integer/],
+      [{ maxKeys: 2 ** 53 }, /maxKeys must be an integer/],
+      [{ timeout: 1 }, /unknown option "timeout"/]
+    ]
+    for (const [options, message] of nonsense) {
+      it(`throws at construction for ${JSON.stringify(options)}`, () => {
+        assert.throws(() => RedisRateLimitStore.layer(options), message)
+      })
+    }
+
+    it.effect("reads everything from the configuration", () =>
+      Effect.gen(function*() {
+        const context = yield* Layer.build(
+          RedisRateLimitStore.layerConfig({ prefix: Config.String("PREFIX"), onStoreError: Config.succeed("refuse") })
+            .pipe(
+              Layer.provide(NodeRedis.layer({ url }))
+            )
+        ).pipe(Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({ PREFIX: `${prefix}configured:` }))))
+        const key = uniqueKey()
+        yield* Context.get(context, RateLimitStore.RateLimitStore).consume([take(hourly, key)], 0)
+        assert.strictEqual((yield* keysOf(yield* redis, `${prefix}configured:${key}`)).length, 1)
+        yield* (yield* redis).send("DEL", `${prefix}configured:${key}`)
+      }))
+  })
+})
