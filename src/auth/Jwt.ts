@@ -1,0 +1,432 @@
+/**
+ * Authentication by JSON Web Token, in `Authorization: Bearer`.
+ *
+ * Built on `jose` for the cryptography, and stricter than it: what RFC 8725 advises is required here, and a token that
+ * two readers could read in two ways is refused. Keys come from the options (`layer`) or from a `Jwks` (`layerJwks`).
+ *
+ * @since 0.1.0
+ */
+import * as Clock from "effect/Clock"
+import * as Config from "effect/Config"
+import * as DateTime from "effect/DateTime"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Jose from "jose"
+import { LRUCache } from "lru-cache"
+import { sha256Hex } from "../internal/hash.ts"
+import { monotonicMillis } from "../internal/monotonic.ts"
+import * as Check from "../internal/options.ts"
+import type { RequestHeadersInput } from "../ToolCall.ts"
+import * as Authenticator from "./Authenticator.ts"
+import * as AuthError from "./AuthError.ts"
+import type * as Identity from "./Identity.ts"
+import { ambiguous, authorization } from "./internal/credentials.ts"
+import { type ClaimRules, toIdentity } from "./internal/jwtClaims.ts"
+import * as JwtKey from "./internal/jwtKey.ts"
+import { isCanonicalBase64Url, isObject, parseStrictBytes } from "./internal/strictJson.ts"
+import * as Jwks from "./Jwks.ts"
+
+/**
+ * The algorithms that a token may be signed with. `none` is not one of them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Algorithm = JwtKey.Algorithm
+
+/**
+ * What is asked of a token.
+ *
+ * - `algorithms`: the algorithms that are allowed. HMAC and public keys cannot be mixed.
+ * - `issuer`: what `iss` must be, to the letter.
+ * - `audience`: who this server is; `aud` must name it, or one of the list.
+ * - `typ`: `JWT` takes tokens whose `typ` is absent, `JWT` or `at+jwt`; `at+jwt` takes access tokens of RFC 9068 alone,
+ *   with all claims that it requires. Default `JWT`.
+ * - `clockTolerance`: how far the issuer's clock may be off. Default 30 seconds, at most 5 minutes.
+ * - `maxTokenAge`: how long after `iat` a token is taken at most; `iat` is required then. Default none.
+ * - `maxBytes`: the longest token that is looked at. Default 16,384, which is also the most.
+ * - `principalClaim`: default `sub`. `tenantClaim`: default none. `rolesClaim`: default `roles`. A list is a path:
+ *   `["realm_access", "roles"]`.
+ * - `cache`: verified tokens are kept by their hash until they expire, at most `maxEntries` (default 10,000) and for at
+ *   most `timeToLive` (default 5 minutes; 0 turns it off).
+ *
+ * Scopes are those of `scope`, else of `scp`.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface VerifyOptions {
+  readonly algorithms: ReadonlyArray<Algorithm>
+  readonly issuer: string
+  readonly audience: string | ReadonlyArray<string>
+  readonly typ?: "JWT" | "at+jwt" | undefined
+  readonly clockTolerance?: Duration.Input | undefined
+  readonly maxTokenAge?: Duration.Input | undefined
+  readonly maxBytes?: number | undefined
+  readonly principalClaim?: string | ReadonlyArray<string> | undefined
+  readonly tenantClaim?: string | ReadonlyArray<string> | undefined
+  readonly rolesClaim?: string | ReadonlyArray<string> | undefined
+  readonly cache?:
+    | { readonly maxEntries?: number | undefined; readonly timeToLive?: Duration.Input | undefined }
+    | undefined
+}
+
+const verifyNames: { readonly [K in keyof Required<VerifyOptions>]: true } = {
+  algorithms: true,
+  issuer: true,
+  audience: true,
+  typ: true,
+  clockTolerance: true,
+  maxTokenAge: true,
+  maxBytes: true,
+  principalClaim: true,
+  tenantClaim: true,
+  rolesClaim: true,
+  cache: true
+}
+
+/**
+ * A key to verify with. A `kid` is compared with the one of the token.
+ *
+ * - `secret`: for HMAC, at least as long as the hash of each allowed algorithm (32, 48, 64 bytes); text is UTF-8.
+ * - `jwk`: a public JSON Web Key. `pem`: a public key (`BEGIN PUBLIC KEY`) or a certificate.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export type Key =
+  | { readonly secret: Redacted.Redacted<string> | Redacted.Redacted<Uint8Array>; readonly kid?: string | undefined }
+  | { readonly jwk: Readonly<Record<string, unknown>> }
+  | { readonly pem: string; readonly kid?: string | undefined }
+
+/**
+ * What `make` and `layer` take: `VerifyOptions`, and `keys`, of which there must be one at least.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options extends VerifyOptions {
+  readonly keys: ReadonlyArray<Key>
+}
+
+interface Rules extends ClaimRules {
+  readonly algorithms: ReadonlyArray<Algorithm>
+  readonly types: ReadonlyArray<string | undefined>
+  readonly maxBytes: number
+  readonly cacheEntries: number
+  readonly cacheMillis: number
+}
+
+const path = (where: string, name: string, value: string | ReadonlyArray<string>): ReadonlyArray<string> => {
+  const parts = typeof value === "string" ? [value] : value
+  if (!Array.isArray(parts) || parts.length === 0 || !parts.every((part) => typeof part === "string" && part !== "")) {
+    throw new TypeError(`${where}: ${name} must be the name of a claim or a path of names`)
+  }
+  return parts
+}
+
+const checkRules = (where: string, options: VerifyOptions): Rules => {
+  const { algorithms, audience, issuer } = options
+  if (!Array.isArray(algorithms) || algorithms.length === 0 || !algorithms.every(JwtKey.isAlgorithm)) {
+    throw new TypeError(`${where}: algorithms must be a list of ${Object.keys(JwtKey.algorithms).join(", ")}`)
+  }
+  if (algorithms.some(JwtKey.isSymmetric) && !algorithms.every(JwtKey.isSymmetric)) {
+    throw new TypeError(`${where}: algorithms must not mix HMAC with public keys`)
+  }
+  if (typeof issuer !== "string" || issuer === "") throw new TypeError(`${where}: issuer must be a non-empty string`)
+  const audiences = typeof audience === "string" ? [audience] : audience
+  if (!Array.isArray(audiences) || audiences.length === 0 || audiences.some((a) => typeof a !== "string" || a === "")) {
+    throw new TypeError(`${where}: audience must be a non-empty string or a list of them`)
+  }
+  const typ = Check.oneOf(where, "typ", options.typ ?? "JWT", ["JWT", "at+jwt"])
+  const clockTolerance = Check.millis(where, "clockTolerance", options.clockTolerance ?? "30 seconds", {
+    allowZero: true
+  })
+  if (clockTolerance > 300_000) {
+    throw new RangeError(`${where}: clockTolerance must be at most 5 minutes, got ${clockTolerance} ms`)
+  }
+  const cache = options.cache ?? {}
+  Check.known(`${where}: cache`, cache, ["maxEntries", "timeToLive"])
+  return {
+    algorithms: [...algorithms],
+    issuer,
+    audiences: [...audiences],
+    types: typ === "JWT" ? [undefined, "jwt", "at+jwt"] : ["at+jwt"],
+    requireAccessToken: typ === "at+jwt",
+    clockTolerance,
+    maxTokenAge: options.maxTokenAge === undefined ? Infinity : Check.millis(where, "maxTokenAge", options.maxTokenAge),
+    maxBytes: Check.integer(where, "maxBytes", options.maxBytes ?? 16_384, 64, 16_384),
+    principal: path(where, "principalClaim", options.principalClaim ?? "sub"),
+    tenant: options.tenantClaim === undefined ? undefined : path(where, "tenantClaim", options.tenantClaim),
+    roles: path(where, "rolesClaim", options.rolesClaim ?? "roles"),
+    cacheEntries: Check.integer(where, "cache.maxEntries", cache.maxEntries ?? 10_000, 1),
+    cacheMillis: Check.millis(where, "cache.timeToLive", cache.timeToLive ?? "5 minutes", { allowZero: true })
+  }
+}
+
+interface Header {
+  readonly algorithm: Algorithm
+  readonly kid: string | undefined
+}
+
+// Members that bring a key along or change what is signed. None is needed to verify with keys that are known.
+const refusedMembers = ["crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc"]
+
+const readHeader = (part: string, rules: Rules): Header | AuthError.AuthError => {
+  const header = parseStrictBytes(Jose.base64url.decode(part))
+  if (!isObject(header) || refusedMembers.some((name) => Object.hasOwn(header, name))) {
+    return AuthError.refused("TokenMalformed")
+  }
+  const { alg, kid, typ } = header
+  if (typ !== undefined && typeof typ !== "string") return AuthError.refused("TokenMalformed")
+  if (kid !== undefined && (typeof kid !== "string" || kid.length > 1024)) return AuthError.refused("TokenMalformed")
+  if (!rules.types.includes(typ?.toLowerCase().replace(/^application\//, ""))) {
+    return AuthError.refused("InvalidCredentials")
+  }
+  return JwtKey.isAlgorithm(alg) && rules.algorithms.includes(alg)
+    ? { algorithm: alg, kid }
+    : AuthError.refused("InvalidCredentials")
+}
+
+interface Verified {
+  readonly answer: Effect.Effect<Option.Option<Identity.Identity>>
+  readonly key: JwtKey.VerificationKey
+  readonly expiresAt: number
+  readonly keptUntil: number
+}
+
+const fromSource = (source: JwtKey.KeySource, rules: Rules): Authenticator.Service => {
+  const cache = rules.cacheMillis === 0 ? undefined : new LRUCache<string, Verified>({ max: rules.cacheEntries })
+
+  const checkSignature = (token: string, header: Header, key: JwtKey.VerificationKey) =>
+    Effect.tryPromise({
+      try: () => Jose.compactVerify(token, key.ready.get(header.algorithm)!, { algorithms: [header.algorithm] }),
+      catch: (error) =>
+        AuthError.refused(error instanceof Jose.errors.JOSEError ? "InvalidCredentials" : "AuthUnavailable")
+    })
+
+  const verify = (
+    token: string,
+    hash: string,
+    fiber: Fiber.Fiber<unknown, unknown>
+  ): Effect.Effect<Option.Option<Identity.Identity>, AuthError.AuthError> => {
+    const parts = token.split(".", 4)
+    if (parts.length !== 3 || !parts.every(isCanonicalBase64Url)) {
+      return Effect.fail(AuthError.refused("TokenMalformed"))
+    }
+    const header = readHeader(parts[0]!, rules)
+    if (header instanceof AuthError.AuthError) return Effect.fail(header)
+    return Effect.flatMap(
+      source.find(header.algorithm, header.kid),
+      (key) =>
+        Effect.flatMap(checkSignature(token, header, key), ({ payload }) => {
+          const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
+          const identity = toIdentity(parseStrictBytes(payload), rules, now)
+          if (identity instanceof AuthError.AuthError) return Effect.fail(identity)
+          const answer = Effect.succeedSome(identity)
+          cache?.set(hash, {
+            answer,
+            key,
+            expiresAt: DateTime.toEpochMillis(identity.expiresAt!),
+            keptUntil: monotonicMillis(fiber) + rules.cacheMillis
+          })
+          return answer
+        })
+    )
+  }
+
+  return Authenticator.make({
+    schemes: ["Bearer"],
+    authenticate: (headers: RequestHeadersInput) => {
+      const token = authorization(headers, "bearer")
+      if (token === undefined) return Effect.succeedNone
+      if (token === ambiguous) return Effect.fail(AuthError.refused("InvalidCredentials"))
+      if (token.length > rules.maxBytes) return Effect.fail(AuthError.refused("TokenMalformed"))
+      return Effect.withFiber((fiber) => {
+        const hash = cache === undefined ? "" : sha256Hex(token)
+        const known = cache?.get(hash)
+        if (known === undefined) return verify(token, hash, fiber)
+        if (fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() >= known.expiresAt) {
+          cache?.delete(hash)
+          return Effect.fail(AuthError.refused("TokenExpired"))
+        }
+        // A key that has been withdrawn takes the tokens with it that were verified with it.
+        if (monotonicMillis(fiber) < known.keptUntil && source.isTrusted(known.key, fiber)) return known.answer
+        cache?.delete(hash)
+        return verify(token, hash, fiber)
+      })
+    }
+  })
+}
+
+const secretBytes = (secret: Redacted.Redacted<string> | Redacted.Redacted<Uint8Array>): Uint8Array => {
+  const value: unknown = Redacted.isRedacted(secret) ? Redacted.value<unknown>(secret) : undefined
+  return typeof value === "string"
+    ? new TextEncoder().encode(value)
+    : value instanceof Uint8Array
+    ? value
+    : new Uint8Array()
+}
+
+// Says how to import each key. What can be seen to be wrong without importing it throws at once.
+const checkKeys = (
+  where: string,
+  keys: ReadonlyArray<Key>,
+  names: ReadonlyArray<Algorithm>
+): ReadonlyArray<() => Promise<JwtKey.VerificationKey>> => {
+  if (!Array.isArray(keys) || keys.length === 0) throw new TypeError(`${where}: keys must hold at least one key`)
+  const kids = new Set<string>()
+  return (keys as ReadonlyArray<Key>).map((key, index) => {
+    const name = `${where}: key ${index}`
+    if (!isObject(key)) throw new TypeError(`${name} must have one of secret, jwk and pem`)
+    if (Object.keys(key).filter((member) => member !== "kid").length !== 1) {
+      throw new TypeError(`${name} must have exactly one of secret, jwk and pem`)
+    }
+    const kid: unknown = "jwk" in key ? isObject(key.jwk) ? key.jwk.kid : undefined : key.kid
+    if (kid !== undefined) {
+      if (typeof kid !== "string" || kid === "") throw new TypeError(`${name}: kid must be a non-empty string`)
+      if (kids.has(kid)) throw new TypeError(`${name}: two keys have the kid ${JSON.stringify(kid)}`)
+      kids.add(kid)
+    }
+    if ("jwk" in key) {
+      const found = JwtKey.fits(key.jwk, names)
+      if (typeof found === "string") throw new TypeError(`${name}: ${found}`)
+      return () => JwtKey.importJwk(key.jwk, found)
+    }
+    if ("pem" in key) {
+      if (typeof key.pem !== "string" || !/-----BEGIN (?:PUBLIC KEY|CERTIFICATE)-----/.test(key.pem)) {
+        throw new TypeError(`${name}: pem must be a public key or a certificate`)
+      }
+      if (names.some(JwtKey.isSymmetric)) throw new TypeError(`${name}: a public key fits no HMAC algorithm`)
+      return () => JwtKey.importPem(key.pem, kid, names)
+    }
+    if (!("secret" in key)) throw new TypeError(`${name} must have one of secret, jwk and pem`)
+    const bytes = secretBytes(key.secret)
+    if (!names.every(JwtKey.isSymmetric)) throw new TypeError(`${name}: a secret fits no public-key algorithm`)
+    for (const algorithm of names) {
+      const needs = JwtKey.algorithms[algorithm]
+      if ("bytes" in needs && bytes.length < needs.bytes) {
+        throw new TypeError(`${name}: secret must be Redacted and have at least ${needs.bytes} bytes for ${algorithm}`)
+      }
+    }
+    if (new TextDecoder().decode(bytes).includes("-----BEGIN")) {
+      throw new TypeError(`${name}: secret must not be a PEM text`)
+    }
+    return () => JwtKey.importSecret(bytes, kid, names)
+  })
+}
+
+const prepare = (where: string, options: Options): Effect.Effect<Authenticator.Service> => {
+  Check.known(where, options, [...Object.keys(verifyNames), "keys"])
+  const rules = checkRules(where, options)
+  const imports = checkKeys(where, options.keys, rules.algorithms)
+  return Effect.map(
+    Effect.promise(() => Promise.all(imports.map((load) => load()))),
+    (keys) =>
+      fromSource({
+        find: (algorithm, kid) => {
+          const key = JwtKey.select(keys, algorithm, kid)
+          return key === undefined ? Effect.fail(AuthError.refused("KeyNotFound")) : Effect.succeed(key)
+        },
+        isTrusted: () => true
+      }, rules)
+  )
+}
+
+/**
+ * Makes an authenticator of tokens that are signed with one of the given keys. Throws for options that make no sense,
+ * and dies for a key that cannot be imported.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (options: Options): Effect.Effect<Authenticator.Service> => prepare("Jwt.make", options)
+
+/**
+ * Provides the authenticator of tokens that are signed with one of the given keys. See `make`.
+ *
+ * **Example** (A shared secret)
+ *
+ * ```ts
+ * import { Effect, Redacted } from "effect"
+ * import { Authenticator, Jwt } from "effect-toolops/auth"
+ * import { SignJWT } from "jose"
+ *
+ * const secret = "no secret but an example, 32 bytes or more"
+ * const Tokens = Jwt.layer({
+ *   algorithms: ["HS256"],
+ *   keys: [{ secret: Redacted.make(secret) }],
+ *   issuer: "https://issuer.example",
+ *   audience: "https://tools.example"
+ * })
+ *
+ * const token = await new SignJWT({ roles: ["reader"] }).setProtectedHeader({ alg: "HS256" }).setSubject("ada")
+ *   .setIssuer("https://issuer.example").setAudience("https://tools.example").setExpirationTime("5m")
+ *   .sign(new TextEncoder().encode(secret))
+ *
+ * const program = Effect.gen(function*() {
+ *   const authenticator = yield* Authenticator.Authenticator
+ *   return yield* Authenticator.identify(authenticator, { authorization: `Bearer ${token}` })
+ * })
+ *
+ * const who = await Effect.runPromise(Effect.provide(program, Tokens))
+ * who.principal // => "ada"
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options: Options): Layer.Layer<Authenticator.Authenticator> =>
+  Layer.effect(Authenticator.Authenticator, prepare("Jwt.layer", options))
+
+/**
+ * Provides `layer` with options from configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<Options>
+): Layer.Layer<Authenticator.Authenticator, Config.ConfigError> =>
+  Layer.effect(
+    Authenticator.Authenticator,
+    Effect.flatMap(Config.unwrap(options), (value) => prepare("Jwt.layerConfig", value))
+  )
+
+const fromJwks = (where: string, options: VerifyOptions): Effect.Effect<Authenticator.Service, never, Jwks.Jwks> => {
+  Check.known(where, options, Object.keys(verifyNames))
+  const rules = checkRules(where, options)
+  if (rules.algorithms.some(JwtKey.isSymmetric)) {
+    throw new TypeError(`${where}: algorithms must not be HMAC, a key set is public`)
+  }
+  return Effect.map(Jwks.Jwks, (jwks) => fromSource(jwks, rules))
+}
+
+/**
+ * Provides the authenticator of tokens that are signed with a key of the program's `Jwks`.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerJwks = (
+  options: VerifyOptions
+): Layer.Layer<Authenticator.Authenticator, never, Jwks.Jwks> =>
+  Layer.effect(Authenticator.Authenticator, fromJwks("Jwt.layerJwks", options))
+
+/**
+ * Provides `layerJwks` with options from configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerJwksConfig = (
+  options: Config.Wrap<VerifyOptions>
+): Layer.Layer<Authenticator.Authenticator, Config.ConfigError, Jwks.Jwks> =>
+  Layer.effect(
+    Authenticator.Authenticator,
+    Effect.flatMap(Config.unwrap(options), (value) => fromJwks("Jwt.layerJwksConfig", value))
+  )
