@@ -260,7 +260,6 @@ export class CircuitBreakerImpl {
   ): void {
     const { settings } = this
     const state = this.ref.ref.current
-    if (state.generation !== generation) return
     if (
       this.skipsSuccess && outcome === "success" && state.window === settings.emptyWindow &&
       state.status !== "half-open"
