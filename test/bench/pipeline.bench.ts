@@ -1,22 +1,22 @@
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Logger, Redacted } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
-import { AuthMiddleware } from "effect-toolops/auth"
-import { CacheMiddleware } from "effect-toolops/cache"
-import { RateLimitMiddleware } from "effect-toolops/limit"
+import { ApiKey, AuthMiddleware, Rbac } from "effect-toolops/auth"
+import { CacheMiddleware, ToolCache } from "effect-toolops/cache"
+import { RateLimit, RateLimitMiddleware, RateLimitStore } from "effect-toolops/limit"
 import { ObserveMiddleware } from "effect-toolops/observe"
 import { ResilienceMiddleware } from "effect-toolops/resilience"
 import type { Case, Group } from "./harness.ts"
 
 const handler = Effect.promise(() => Promise.resolve("answer"))
 
-const repeat = (effect: Effect.Effect<unknown, unknown>) => (n: number) =>
-  Effect.runPromise(
-    Effect.gen(function*() {
-      let last: unknown = undefined
-      for (let i = 0; i < n; i++) last = yield* effect
-      return last
-    })
-  )
+const repeated = <E, R>(effect: Effect.Effect<unknown, E, R>, n: number) =>
+  Effect.gen(function*() {
+    let last: unknown = undefined
+    for (let i = 0; i < n; i++) last = yield* effect
+    return last
+  })
+
+const repeat = (effect: Effect.Effect<unknown, unknown>) => (n: number) => Effect.runPromise(repeated(effect, n))
 
 const answered: NonNullable<Case["check"]> = (result) => {
   if (result !== "answer") throw new Error("the call was not answered")
@@ -30,23 +30,67 @@ const passedThrough = ToolPipeline.layer.pipe(Layer.provide([
   ResilienceMiddleware.layerPassthrough
 ]))
 
+const key = await Effect.runPromise(ApiKey.generate())
+const headers = { "X-API-Key": Redacted.value(key) }
+
+const allOn = ToolPipeline.layer.pipe(
+  Layer.provide([
+    ObserveMiddleware.layer(),
+    AuthMiddleware.layer,
+    RateLimitMiddleware.layer,
+    CacheMiddleware.layer,
+    ResilienceMiddleware.layer()
+  ]),
+  Layer.provide([
+    ApiKey.layer(),
+    Rbac.layer({ roles: { caller: { allowedTools: ["*"], allowedActions: ["call"] } } }),
+    RateLimit.layer({ limits: [{ name: "plenty", per: "identity", limit: 1_000_000, window: "1 second" }] }),
+    ToolCache.layerMemory()
+  ]),
+  Layer.provide([
+    ApiKey.layerMemory({ keys: [{ id: "bench", key, principal: "bench", roles: ["caller"] }] }),
+    RateLimitStore.layerMemory()
+  ])
+)
+
+/** A logger that takes every line and writes none: where lines go is not what is measured. */
+const noSink = Logger.layer([Logger.make(() => {})])
+
 export default async (): Promise<ReadonlyArray<Group>> => {
-  const tool = ToolMeta.make({ name: "echo", openWorld: false })
+  const write = ToolMeta.make({ name: "write" })
+  const read = ToolMeta.make({ name: "read", readOnly: true })
   const bare = await Effect.runPromise(Effect.provide(ToolPipeline.ToolPipeline, passedThrough))
-  const guarded = bare.wrap(tool, () => handler)
+  const full = await Effect.runPromise(Effect.provide(ToolPipeline.ToolPipeline, allOn))
+  const passed = bare.wrap(write, () => handler)
+  const miss = full.wrap(write, () => handler)
+  const hit = full.wrap(read, () => handler)
+  const input = { query: "effect", limit: 10, filters: { language: "typescript", since: "2026-01-01" }, page: 1 }
+  const logged = <A, E>(effect: Effect.Effect<A, E>) => Effect.provide(effect, noSink)
   return [{
     name: "pipeline",
     cases: [
       { name: "bare handler", run: repeat(handler), check: answered },
       {
         name: "all stages passed through, run",
-        run: repeat(bare.run({ tool, input: "hi" }, handler)),
+        run: repeat(bare.run({ tool: write, input }, handler)),
         check: answered,
         baseline: "bare handler"
       },
       {
         name: "all stages passed through, wrap",
-        run: repeat(Effect.suspend(() => guarded("hi"))),
+        run: repeat(Effect.suspend(() => passed(input))),
+        check: answered,
+        baseline: "bare handler"
+      },
+      {
+        name: "all stages on, not cacheable",
+        run: (n) => Effect.runPromise(logged(repeated(Effect.suspend(() => miss(input, { headers })), n))),
+        check: answered,
+        baseline: "bare handler"
+      },
+      {
+        name: "all stages on, answered from the cache",
+        run: (n) => Effect.runPromise(logged(repeated(Effect.suspend(() => hit(input, { headers })), n))),
         check: answered,
         baseline: "bare handler"
       }
