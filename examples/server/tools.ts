@@ -5,7 +5,7 @@
  * everyone shares its answers between callers.
  */
 import { Effect, Schema } from "effect"
-import { ToolkitOps } from "effect-toolops/ai"
+import { ToolkitOps, ToolPolicy } from "effect-toolops/ai"
 import { Identity } from "effect-toolops/auth"
 import { Tool, Toolkit } from "effect/ai"
 import * as Docs from "./docs.ts"
@@ -28,7 +28,7 @@ const DocsSearch = Tool.make("docs_search", {
 })
   .annotate(Tool.Readonly, true)
   .annotate(Tool.OpenWorld, false)
-  .annotate(ToolkitOps.ToolPolicy, { varies: "everyone" })
+  .annotate(ToolPolicy.ToolPolicy, { varies: "everyone" })
 
 const DocsRead = Tool.make("docs_read", {
   description: "Reads one document, by the path that docs_search gave.",
@@ -39,7 +39,7 @@ const DocsRead = Tool.make("docs_read", {
 })
   .annotate(Tool.Readonly, true)
   .annotate(Tool.OpenWorld, false)
-  .annotate(ToolkitOps.ToolPolicy, { varies: "everyone" })
+  .annotate(ToolPolicy.ToolPolicy, { varies: "everyone" })
 
 const NotesAdd = Tool.make("notes_add", {
   description: "Writes down a note.",
@@ -48,7 +48,7 @@ const NotesAdd = Tool.make("notes_add", {
 })
   .annotate(Tool.Destructive, false)
   .annotate(Tool.OpenWorld, false)
-  .annotate(ToolkitOps.ToolPolicy, { policy: { invalidates: () => ["notes"] } })
+  .annotate(ToolPolicy.ToolPolicy, { policy: { invalidates: () => ["notes"] } })
 
 const NotesList = Tool.make("notes_list", {
   description: "Lists the last hundred notes.",
@@ -56,7 +56,7 @@ const NotesList = Tool.make("notes_list", {
 })
   .annotate(Tool.Readonly, true)
   .annotate(Tool.OpenWorld, false)
-  .annotate(ToolkitOps.ToolPolicy, { varies: "everyone", policy: { tags: () => ["notes"] } })
+  .annotate(ToolPolicy.ToolPolicy, { varies: "everyone", policy: { tags: () => ["notes"] } })
 
 const QuotesLatest = Tool.make("quotes_latest", {
   description: "The latest quote of a symbol.",
@@ -66,7 +66,7 @@ const QuotesLatest = Tool.make("quotes_latest", {
   failureMode: "return"
 })
   .annotate(Tool.Readonly, true)
-  .annotate(ToolkitOps.ToolPolicy, {
+  .annotate(ToolPolicy.ToolPolicy, {
     policy: {
       // A quote that is kept is not the latest.
       ttl: 0,

@@ -2,7 +2,7 @@
  * Joins an `effect/ai` MCP server to the pipeline.
  *
  * `headers` is the edge: it lets the pipeline see the credentials of the request that is being answered, and says that
- * the call came over MCP. Everything else is the pipeline's. Works for every protocol revision and transport.
+ * the call came over MCP. Everything else is the pipeline's. Both middlewares work for every protocol revision.
  *
  * @since 0.1.0
  */

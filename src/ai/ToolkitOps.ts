@@ -23,103 +23,10 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { CurrentIdentity } from "../auth/Identity.ts"
 import { restore, shield } from "../internal/spanShield.ts"
-import * as ToolMeta from "../ToolMeta.ts"
+import type { ToolMeta } from "../ToolMeta.ts"
 import * as ToolPipeline from "../ToolPipeline.ts"
+import * as ToolPolicy from "./ToolPolicy.ts"
 import * as ToolRefusal from "./ToolRefusal.ts"
-
-/**
- * What a tool's annotations of `effect/ai` cannot say. See `ToolMeta.Options` for the members.
- *
- * @category models
- * @since 0.1.0
- */
-export type Policy = Pick<
-  ToolMeta.Options<any, ToolMeta.Varies>,
-  "version" | "category" | "tags" | "scopes" | "varies" | "policy"
->
-
-/**
- * The annotation that carries a tool's policy.
- *
- * **Example** (Annotating a tool)
- *
- * ```ts
- * import { Schema } from "effect"
- * import { Tool } from "effect/ai"
- * import { ToolkitOps } from "effect-toolops/ai"
- *
- * const Search = Tool.make("docs_search", { parameters: Schema.Struct({ query: Schema.String }), success: Schema.String })
- *   .annotate(Tool.Readonly, true)
- *   .annotate(ToolkitOps.ToolPolicy, { varies: "everyone", policy: { ttl: "1 minute" } })
- *
- * ToolkitOps.metaOf(Search).id // => "docs:search"
- * ```
- *
- * @category annotations
- * @since 0.1.0
- */
-export const ToolPolicy: Context.Reference<Policy> = Context.Reference<Policy>(
-  "effect-toolops/ai/ToolkitOps/ToolPolicy",
-  { defaultValue: () => ({}) }
-)
-
-/**
- * How tools are named in the pipeline.
- *
- * - `namespace`: the namespace of every tool; a tool's name loses it where it begins with it (`docs_search` and
- *   `docs.search` are `docs:search`). `false` for none. By default what stands before the first `_` or `.` of a name.
- *
- * @category options
- * @since 0.1.0
- */
-export interface Options {
-  readonly namespace?: string | false | undefined
-}
-
-const nameOf = (name: string, namespace: Options["namespace"]): Pick<ToolMeta.Options, "namespace" | "name"> => {
-  if (namespace === false) return { name }
-  if (namespace !== undefined) {
-    const rest = name.slice(namespace.length)
-    return { namespace, name: name.startsWith(namespace) && /^[_.]./.test(rest) ? rest.slice(1) : name }
-  }
-  const parts = /^([^_.]+)[_.](.+)$/.exec(name)
-  return parts === null ? { name } : { namespace: parts[1], name: parts[2] }
-}
-
-/**
- * Describes a tool to the pipeline, from its name, its schemas and its annotations.
- *
- * **Gotchas**
- *
- * An unannotated tool counts as destructive and not idempotent, so it is neither cached nor retried. Annotations that
- * contradict each other throw, as with `ToolMeta.make`.
- *
- * @category constructors
- * @since 0.1.0
- */
-export const metaOf = (tool: Tool.Any, options?: Options): ToolMeta.ToolMeta => {
-  const { annotations } = tool
-  const readOnly = Context.get(annotations, Tool.Readonly)
-  // MCP's default for `destructive` is true, which a read-only tool overrules unless it says so itself.
-  const isDestructiveSaid = annotations.mapUnsafe.has(Tool.Destructive.key)
-  return ToolMeta.make<any, ToolMeta.Varies>({
-    ...Context.get(annotations, ToolPolicy),
-    ...nameOf(tool.name, options?.namespace),
-    description: Tool.getDescription(tool),
-    readOnly,
-    destructive: readOnly && !isDestructiveSaid ? false : Context.get(annotations, Tool.Destructive),
-    idempotent: Context.get(annotations, Tool.Idempotent),
-    openWorld: Context.get(annotations, Tool.OpenWorld),
-    input: codecOf(tool.parametersSchema),
-    success: codecOf(tool.successSchema),
-    failure: codecOf(tool.failureSchema)
-  })
-}
-
-// A schema whose codec needs services cannot be used by the cache, which then treats the call as not cacheable. A raw
-// JSON Schema is no codec at all.
-const codecOf = (schema: unknown): Schema.Codec<any, any> | undefined =>
-  Schema.isSchema(schema) ? schema as Schema.Codec<any, any> : undefined
 
 /**
  * A tool that may be refused.
@@ -229,20 +136,22 @@ const returnRefusals = <T extends Tool.Any, E, R>(
   stream: Stream.Stream<Tool.HandlerResult<T>, E, R>
 ): Stream.Stream<Tool.HandlerResult<T>, E, R> =>
   Stream.catchCause(stream, (cause) => {
-    const refused = cause.reasons.find((reason) =>
-      Cause.isFailReason(reason) && reason.error instanceof ToolRefusal.ToolRefusal
-    )
-    return refused === undefined || !Cause.isFailReason(refused)
-      // The whole cause, because its annotations tell callers where the failure is from.
-      ? Stream.failCause(cause)
-      : Stream.succeed({
-        // `guard` has declared the refusal as a failure of the tool, so it is one of its results.
-        result: refused.error as Tool.Result<T>,
-        encodedResult: { ...refused.error },
-        isFailure: true,
-        failureOrigin: "handler",
-        preliminary: false
-      })
+    const [reason] = cause.reasons
+    // Only a refusal alone is an answer. Otherwise the whole cause, because its annotations tell callers where the failure
+    // is from.
+    if (
+      cause.reasons.length !== 1 || !Cause.isFailReason(reason) || !(reason.error instanceof ToolRefusal.ToolRefusal)
+    ) {
+      return Stream.failCause(cause)
+    }
+    return Stream.succeed({
+      // `guard` has declared the refusal as a failure of the tool, so it is one of its results.
+      result: reason.error as Tool.Result<T>,
+      encodedResult: { ...reason.error },
+      isFailure: true,
+      failureOrigin: "handler",
+      preliminary: false
+    })
   })
 
 /**
@@ -298,22 +207,24 @@ export const layer = <
 >(
   toolkit: Toolkit.Toolkit<Tools> & DeclaresRefusal<Tools>,
   handlers: Handlers | Effect.Effect<Handlers, EX, RX>,
-  options?: Options
+  options?: ToolPolicy.Options
 ): Layer.Layer<Tool.HandlersFor<Tools>, EX, Exclude<RX, Scope.Scope> | ToolPipeline.ToolPipeline> => {
   const tools = Object.values<Tool.Any>(toolkit.tools).filter(requiresHandler)
   const build = Effect.gen(function*() {
     const pipeline = yield* ToolPipeline.ToolPipeline
-    const given: Record<string, AnyHandler> = Effect.isEffect(handlers) ? yield* handlers : handlers
+    const given: Record<string, AnyHandler | undefined> = Effect.isEffect(handlers) ? yield* handlers : handlers
     const seen = new Map<string, string>()
     const behind: Record<string, AnyHandler> = {}
     for (const tool of tools) {
-      const meta = metaOf(tool, options)
+      const meta = ToolPolicy.metaOf(tool, options)
       const other = seen.get(meta.id)
       if (other !== undefined) {
         throw new TypeError(`ToolkitOps.layer: ${other} and ${tool.name} are both named ${meta.id}`)
       }
       seen.set(meta.id, tool.name)
-      behind[tool.name] = guardHandler(pipeline, meta, given[tool.name])
+      const handler = given[tool.name]
+      if (typeof handler !== "function") throw new TypeError(`ToolkitOps.layer: ${tool.name} has no handler`)
+      behind[tool.name] = guardHandler(pipeline, meta, handler)
     }
     // The names and types of the handlers are those of `given`.
     return behind as unknown as Toolkit.HandlersFrom<Tools>
@@ -325,7 +236,7 @@ type AnyHandler = (params: any, context: Toolkit.HandlerContext<any>) => Effect.
 
 const guardHandler = (
   pipeline: ToolPipeline.Pipeline<ToolPipeline.PipelineError, CurrentIdentity>,
-  meta: ToolMeta.ToolMeta,
+  meta: ToolMeta,
   handler: AnyHandler
 ): AnyHandler => {
   const run: AnyHandler = meta.varies === "everyone"

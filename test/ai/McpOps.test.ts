@@ -1,12 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Layer, Schema, Tracer } from "effect"
-import { ToolCall } from "effect-toolops"
+import { Deferred, Duration, Effect, Layer, Redacted, Schema, Tracer } from "effect"
+import { ToolCall, ToolPipeline } from "effect-toolops"
 import { McpOps, ToolkitOps } from "effect-toolops/ai"
-import { Authenticator, AuthError, AuthMiddleware, Identity } from "effect-toolops/auth"
-import { RateLimitError, RateLimitMiddleware } from "effect-toolops/limit"
+import { ApiKey, Authenticator, AuthError, AuthMiddleware, Identity, Rbac } from "effect-toolops/auth"
+import { CacheMiddleware, ToolCache } from "effect-toolops/cache"
+import { RateLimit, RateLimitError, RateLimitMiddleware, RateLimitStore } from "effect-toolops/limit"
 import { McpRequest, ObserveMiddleware } from "effect-toolops/observe"
 import { ResilienceError, ResilienceMiddleware } from "effect-toolops/resilience"
-import { McpServer, Tool, Toolkit } from "effect/ai"
+import { McpProtocol, McpServer, McpTest, Tool, Toolkit } from "effect/ai"
 import { call, connect, pipeline, serve } from "./mcp.ts"
 
 const secret = "canary-77aa"
@@ -14,7 +15,7 @@ const secret = "canary-77aa"
 const WhoAmI = Tool.make("who_am_i", {
   parameters: Schema.Struct({ word: Schema.String }),
   success: Schema.Struct({ principal: Schema.String, word: Schema.String })
-})
+}).annotate(Tool.Readonly, true)
 
 const Tools = ToolkitOps.guard(Toolkit.make(WhoAmI))
 
@@ -84,21 +85,85 @@ describe("McpOps.headers", () => {
     })
   })
 
-  it.live("does not mix up 200 concurrent calls of 20 callers", () =>
+  it.effect("leaves the credentials alone that stand around a server without HTTP", () => {
+    const seen: Array<McpRequest.McpRequest | undefined> = []
+    const watching = Layer.succeed(ObserveMiddleware.ObserveMiddleware, {
+      name: "observe",
+      forTool: () => (_call, next) =>
+        Effect.withFiber((fiber) => {
+          seen.push(fiber.getRef(McpRequest.CurrentMcpRequest))
+          return next
+        })
+    })
+    return Effect.gen(function*() {
+      const client = yield* McpTest.makeClient(
+        registrations.pipe(Layer.provide(pipeline({ auth: userHeader, observe: watching }))),
+        { protocols: [McpProtocol.v2026_07_28] }
+      )
+      const result = yield* client.callTool({ name: "who_am_i", arguments: { word: "hi" } })
+      assert.deepStrictEqual(result.structuredContent, { principal: "ada", word: "hi" })
+      assert.deepStrictEqual([seen[0]?.transport, seen[0]?.protocolVersion], ["pipe", "2026-07-28"])
+    }).pipe(Effect.provideService(ToolCall.RequestHeaders, { "x-user": "ada" }))
+  })
+
+  it.live("tells a limit where an anonymous caller calls from", () => {
+    const peers: Array<string | undefined> = []
+    const watching = Layer.succeed(RateLimitMiddleware.RateLimitMiddleware, {
+      name: "limit",
+      forTool: () => (_call, next) =>
+        Effect.withFiber((fiber) => {
+          peers.push(fiber.getRef(RateLimit.CurrentPeer))
+          return next
+        })
+    })
+    return Effect.gen(function*() {
+      const url = yield* serve(registrations.pipe(Layer.provide(pipeline({ limit: watching }))))
+      // A header that anybody can write does not count.
+      yield* call(yield* connect(url, { "x-forwarded-for": "192.0.2.1" }), "who_am_i", { word: "hi" })
+      assert.deepStrictEqual(peers, ["127.0.0.1"])
+    })
+  })
+
+  it.live("does not mix up 200 concurrent calls of 20 callers, whatever the stages keep", () =>
     Effect.gen(function*() {
-      const url = yield* serve(registrations.pipe(Layer.provide(pipeline({ auth: userHeader }))))
-      const users = Array.from({ length: 20 }, (_, index) => `user-${index}`)
-      const clients = yield* Effect.forEach(users, (user) =>
-        Effect.map(connect(url, { "x-user": user }), (client) => ({ user, client })), { concurrency: 5 })
-      const calls = Array.from({ length: 200 }, (_, index) => ({ ...clients[index % 20]!, word: `${secret}-${index}` }))
-      const answers = yield* Effect.forEach(calls, ({ client, user, word }) =>
-        Effect.map(call(client, "who_am_i", { word }), (answer) => [answer.structured, { principal: user, word }]), {
-        concurrency: "unbounded"
-      })
-      assert.lengthOf(answers, 200)
-      for (const [came, expected] of answers) {
-        assert.deepStrictEqual(came, expected)
-      }
+      const principals = Array.from({ length: 20 }, (_, index) => `user-${index}`)
+      const keys = yield* Effect.forEach(principals, (principal) =>
+        Effect.map(ApiKey.generate(), (key) => ({ id: principal, principal, key, roles: ["caller"] })))
+      const stages = ToolPipeline.layer.pipe(Layer.provide([
+        ObserveMiddleware.layer({ log: false }),
+        AuthMiddleware.layer.pipe(Layer.provide([
+          ApiKey.layer().pipe(Layer.provide(ApiKey.layerMemory({ keys }))),
+          Rbac.layer({ roles: { caller: { allowedTools: ["who:*"], allowedActions: ["call"] } } })
+        ])),
+        // Each caller has ten calls, and makes ten.
+        RateLimitMiddleware.layer.pipe(Layer.provide(
+          RateLimit.layer({ limits: [{ name: "ten", per: "identity", limit: 10, window: "1 hour" }] }).pipe(
+            Layer.provide(RateLimitStore.layerMemory())
+          )
+        )),
+        CacheMiddleware.layer.pipe(Layer.provide(ToolCache.layerMemory())),
+        ResilienceMiddleware.layer({ defaults: { bulkhead: { maxConcurrent: 200 } } })
+      ]))
+      const url = yield* serve(registrations.pipe(Layer.provide(stages)))
+      const clients = yield* Effect.forEach(
+        keys,
+        ({ key }) =>
+          connect(url, { "x-api-key": Redacted.value(key) }),
+        { concurrency: 5 }
+      )
+      // Everybody asks the same few things, so that an answer kept for one caller would do for another.
+      const calls = Array.from({ length: 200 }, (_, index) => ({ caller: index % 20, word: `word-${index % 3}` }))
+      const answers = yield* Effect.forEach(
+        calls,
+        ({ caller, word }) => call(clients[caller]!, "who_am_i", { word }),
+        { concurrency: "unbounded" }
+      )
+      assert.deepStrictEqual(
+        answers.map((answer) => answer.structured),
+        calls.map(({ caller, word }) => ({ principal: principals[caller], word }))
+      )
+      const eleventh = yield* call(clients[7]!, "who_am_i", { word: "one more" })
+      assert.include(JSON.parse(eleventh.text), { reason: "RateLimited" })
     }))
 })
 
@@ -197,6 +262,35 @@ describe("an MCP server whose toolkit is guarded", () => {
         assert.notInclude(answer.text, secret)
       }))
   }
+
+  it.live("interrupts a handler whose client cancels", () => {
+    const Slow = ToolkitOps.guard(Toolkit.make(Tool.make("slow")))
+    return Effect.gen(function*() {
+      const started = yield* Deferred.make<void>()
+      const interrupted = yield* Deferred.make<void>()
+      const slow = ToolkitOps.layer(Slow, {
+        slow: () =>
+          Deferred.succeed(started, undefined).pipe(
+            Effect.andThen(Effect.never),
+            Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
+          )
+      })
+      const url = yield* serve(
+        McpServer.toolkit(Slow).pipe(
+          Layer.provide(McpOps.headers.layer),
+          Layer.provide(slow),
+          Layer.provide(pipeline())
+        )
+      )
+      const client = yield* connect(url)
+      const controller = new AbortController()
+      const answer = client.callTool({ name: "slow", arguments: {} }, undefined, { signal: controller.signal })
+      answer.catch(() => {})
+      yield* Deferred.await(started)
+      controller.abort()
+      yield* Deferred.await(interrupted)
+    })
+  })
 
   it.live("keeps the arguments off every span", () => {
     const spans: Array<Tracer.NativeSpan> = []

@@ -1,10 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Context, Duration, Effect, Exit, Layer, Schema, Stream, Tracer } from "effect"
-import { ToolMeta } from "effect-toolops"
-import { ToolkitOps, ToolRefusal } from "effect-toolops/ai"
-import { AuthError, AuthMiddleware, Identity } from "effect-toolops/auth"
+import { type ToolMeta, type ToolPipeline } from "effect-toolops"
+import { ToolkitOps, ToolPolicy, ToolRefusal } from "effect-toolops/ai"
+import { AuthMiddleware, Identity } from "effect-toolops/auth"
 import { RateLimitError, RateLimitMiddleware } from "effect-toolops/limit"
-import { ResilienceError } from "effect-toolops/resilience"
 import { LanguageModel, Tool, Toolkit } from "effect/ai"
 import { pipeline } from "./mcp.ts"
 
@@ -56,51 +55,6 @@ const recordingTracer = () => {
   const printed = () => JSON.stringify(spans.map((span) => [span.name, [...span.attributes], span.events]))
   return { tracer, spans, printed }
 }
-
-describe("ToolkitOps.metaOf", () => {
-  it("takes name, description and annotations over", () => {
-    const meta = ToolkitOps.metaOf(
-      Tool.make("github_create_issue", { description: "Opens an issue" })
-        .annotate(Tool.Idempotent, true)
-        .annotate(Tool.OpenWorld, false)
-        .annotate(ToolkitOps.ToolPolicy, { scopes: ["issues:write"], tags: ["slow"], varies: "tenant", version: "2" })
-    )
-    assert.strictEqual(meta.id, "github:create_issue")
-    assert.strictEqual(meta.description, "Opens an issue")
-    assert.deepStrictEqual(
-      [meta.readOnly, meta.destructive, meta.idempotent, meta.openWorld, meta.varies, meta.version],
-      [false, true, true, false, "tenant", "2"]
-    )
-    assert.deepStrictEqual(meta.scopes, ["issues:write"])
-    assert.deepStrictEqual(meta.tags, ["slow"])
-  })
-
-  it("takes an unannotated tool for destructive and not idempotent", () => {
-    const meta = ToolkitOps.metaOf(Tool.make("anything"))
-    assert.deepStrictEqual([meta.id, meta.readOnly, meta.destructive, meta.idempotent], [
-      "anything",
-      false,
-      true,
-      false
-    ])
-  })
-
-  it("takes a read-only tool for not destructive, and refuses one that says it is", () => {
-    assert.isFalse(ToolkitOps.metaOf(Echo).destructive)
-    assert.throws(() => ToolkitOps.metaOf(Echo.annotate(Tool.Destructive, true)), /both readOnly and destructive/)
-  })
-
-  it("names tools by convention, by option, or not at all", () => {
-    const idOf = (name: string, options?: ToolkitOps.Options) => ToolkitOps.metaOf(Tool.make(name), options).id
-    assert.strictEqual(idOf("docs.read_all"), "docs:read_all")
-    assert.strictEqual(idOf("_private"), "_private")
-    assert.strictEqual(idOf("docs_"), "docs_")
-    assert.strictEqual(idOf("docs_read", { namespace: "docs" }), "docs:read")
-    assert.strictEqual(idOf("docsread", { namespace: "docs" }), "docs:docsread")
-    assert.strictEqual(idOf("read", { namespace: "docs" }), "docs:read")
-    assert.strictEqual(idOf("get_weather", { namespace: false }), "get_weather")
-  })
-})
 
 describe("ToolkitOps", () => {
   it.effect("answers with what the handler answers", () =>
@@ -198,7 +152,7 @@ describe("ToolkitOps", () => {
   it.effect("provides the caller to a handler, and hides it from one whose tool is for everyone", () => {
     const Mine = Tool.make("who_mine", { success: Schema.String })
     const Ours = Tool.make("who_ours", { success: Schema.String })
-      .annotate(ToolkitOps.ToolPolicy, { varies: "everyone" })
+      .annotate(ToolPolicy.ToolPolicy, { varies: "everyone" })
     const Both = ToolkitOps.guard(Toolkit.make(Mine, Ours))
     const principal = () => Effect.map(Identity.CurrentIdentity, (identity) => identity.principal)
     const layer = ToolkitOps.layer(Both, { who_mine: principal, who_ours: principal })
@@ -220,6 +174,30 @@ describe("ToolkitOps", () => {
       assert(Exit.isFailure(exit))
       assert.match(String(Cause.squash(exit.cause)), /text_echo is not from ToolkitOps\.layer/)
     }).pipe(Effect.provide(Tools.toLayer({ text_echo: ({ text }) => Effect.succeed({ text }) }))))
+
+  it.effect("refuses a toolkit one of whose tools has no handler", () => {
+    const layer = ToolkitOps.layer(Tools, {} as { readonly text_echo: () => Effect.Effect<{ readonly text: string }> })
+    return Effect.gen(function*() {
+      const exit = yield* Effect.exit(Effect.scoped(Layer.build(layer.pipe(Layer.provide(pipeline())))))
+      assert(Exit.isFailure(exit))
+      assert.match(String(Cause.squash(exit.cause)), /text_echo has no handler/)
+    })
+  })
+
+  it("takes only toolkits and handlers that fit", () => {
+    // @ts-expect-error: its tools do not say that they may be refused
+    ToolkitOps.layer(Toolkit.make(Echo), { text_echo: ({ text }) => Effect.succeed({ text }) })
+    // @ts-expect-error: the tool does not declare this failure
+    ToolkitOps.layer(Tools, { text_echo: () => Effect.fail("a string") })
+    class Database extends Context.Service<Database, string>()("test/Database") {}
+    // @ts-expect-error: a handler may need the caller, and what its tool declares, but nothing else
+    ToolkitOps.layer(Tools, { text_echo: () => Effect.map(Database, (text) => ({ text })) })
+    const live = ToolkitOps.layer(Tools, {
+      text_echo: () => Effect.map(Identity.CurrentIdentity, ({ principal }) => ({ text: principal }))
+    })
+    const needs: Layer.Layer<Tool.HandlersFor<typeof Tools.tools>, never, ToolPipeline.ToolPipeline> = live
+    assert.isDefined(needs)
+  })
 
   it.effect("refuses two tools that come out with one name", () => {
     const Twins = ToolkitOps.guard(Toolkit.make(Tool.make("docs_read"), Tool.make("docs.read")))
@@ -348,43 +326,4 @@ describe("ToolkitOps", () => {
       Effect.provide(echo.pipe(Layer.provide(pipeline({ limit: limited }))))
     )
   })
-})
-
-describe("ToolRefusal", () => {
-  const tool = ToolMeta.make({ name: "write" })
-  const safe = ToolMeta.make({ name: "read", readOnly: true })
-
-  it("does not invite to repeat a write that may have been done", () => {
-    const timedOut = new ResilienceError.ResilienceError({
-      reason: new ResilienceError.TimedOut({ name: "internal-db", timeout: Duration.seconds(1) })
-    })
-    assert.isFalse(ToolRefusal.fromError(timedOut, tool).retryable)
-    assert.isTrue(ToolRefusal.fromError(timedOut, safe).retryable)
-  })
-
-  it("says which scopes to ask for, and not what stands behind a tool", () => {
-    const scope = new AuthError.AuthError({
-      reason: new AuthError.InsufficientScope({ tool: "x", requiredScopes: ["a:read", "b:write"] })
-    })
-    assert.deepStrictEqual(ToolRefusal.fromError(scope, tool).requiredScopes, ["a:read", "b:write"])
-    const open = new ResilienceError.ResilienceError({
-      reason: new ResilienceError.CircuitOpen({ name: "internal-db", retryAfter: Duration.seconds(1) })
-    })
-    const told = JSON.stringify(ToolRefusal.fromError(open, tool))
-    assert.notInclude(told, "internal-db")
-    assert.include(told, "Try again in 1 second.")
-  })
-
-  it.effect("comes back from JSON as what it was", () =>
-    Effect.gen(function*() {
-      const open = new ResilienceError.ResilienceError({
-        reason: new ResilienceError.CircuitOpen({ name: "x", retryAfter: Duration.seconds(1) })
-      })
-      const refusal = ToolRefusal.fromError(open, tool)
-      const codec = Schema.toCodecJson(ToolRefusal.ToolRefusal)
-      const json = yield* Schema.encodeEffect(codec)(refusal)
-      assert.deepStrictEqual({ ...yield* Schema.decodeUnknownEffect(codec)(JSON.parse(JSON.stringify(json))) }, {
-        ...refusal
-      })
-    }))
 })
