@@ -80,6 +80,23 @@ export const isPipelineError = (error: unknown): error is PipelineError =>
  *
  * `tool` decides whether a call that ran out of time may be repeated: only one that is read-only or idempotent may.
  *
+ * **Example** (Telling a caller about a limit)
+ *
+ * ```ts
+ * import { Duration } from "effect"
+ * import { ToolMeta } from "effect-toolops"
+ * import { ToolRefusal } from "effect-toolops/ai"
+ * import { RateLimitError } from "effect-toolops/limit"
+ *
+ * const limited = new RateLimitError.RateLimitError({
+ *   reason: new RateLimitError.RateLimited({ limit: "calls", per: "identity", retryAfter: Duration.seconds(12) })
+ * })
+ * const refusal = ToolRefusal.fromError(limited, ToolMeta.make({ name: "search", readOnly: true }))
+ *
+ * refusal.message // => "The rate limit is used up. Try again in 12 seconds."
+ * refusal.retryAfterMillis // => 12_000
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */

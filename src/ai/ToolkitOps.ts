@@ -88,6 +88,8 @@ const guardedHandlers = new WeakSet<object>()
  *
  * // Needs a ToolPipeline. Provide it to `McpServer.toolkit(Tools)` or to a program that uses a language model.
  * const ToolsLive = ToolkitOps.layer(Tools, { echo: ({ text }) => Effect.succeed(text) })
+ *
+ * Object.keys(Tools.tools) // => ["echo"]
  * ```
  *
  * @category combinators
