@@ -31,6 +31,9 @@ export class ObserveMiddleware extends Context.Service<ObserveMiddleware, ToolMi
 /**
  * What `layer` takes.
  *
+ * - `capture`: what of arguments and results root spans hold, as JSON: `true` for every field that the tool's Schema
+ *   names, or the names of top-level fields. Fields marked `Redaction.sensitive` are left out, what is under sensitive
+ *   keys is redacted, and of a tool without a Schema nothing is captured. Default: nothing.
  * - `redact`: more sensitive keys, beside those of `Redaction`.
  * - `spans`: a span per call and one per execution. Default true; costs next to nothing without a tracer.
  * - `metrics`: the metrics of `ToolMetrics`. Default true.
@@ -43,6 +46,10 @@ export class ObserveMiddleware extends Context.Service<ObserveMiddleware, ToolMi
  * @since 0.1.0
  */
 export interface Options {
+  readonly capture?: {
+    readonly arguments?: boolean | ReadonlyArray<string> | undefined
+    readonly result?: boolean | ReadonlyArray<string> | undefined
+  } | undefined
   readonly redact?: ReadonlyArray<string> | undefined
   readonly spans?: boolean | undefined
   readonly metrics?: boolean | undefined
@@ -59,7 +66,7 @@ export interface Options {
  */
 export const make = (options: Options = {}): ToolMiddleware.ToolMiddleware<never> => {
   const where = "ObserveMiddleware.layer"
-  Check.known(where, options, ["redact", "spans", "metrics", "log", "repeatedRefusals", "maxTools"])
+  Check.known(where, options, ["capture", "redact", "spans", "metrics", "log", "repeatedRefusals", "maxTools"])
   const spans = options.spans ?? true
   const metrics = options.metrics ?? true
   const log = options.log ?? true
@@ -70,7 +77,9 @@ export const make = (options: Options = {}): ToolMiddleware.ToolMiddleware<never
     ? Redaction.standard
     : Redaction.make({ keys: options.redact })
   if (!spans && !metrics && !log) return ToolMiddleware.passthrough("observe")
-  const settings = { spans, metrics, log, repeatedRefusals, redaction, seriesOf }
+  if (options.capture !== undefined) Check.known(`${where}: capture`, options.capture, ["arguments", "result"])
+  const capture = options.capture ?? {}
+  const settings = { capture, spans, metrics, log, repeatedRefusals, redaction, seriesOf }
   return {
     name: "observe",
     forTool: (tool) => callSeat(settings, tool),
@@ -84,8 +93,8 @@ export const make = (options: Options = {}): ToolMiddleware.ToolMiddleware<never
  * **Details**
  *
  * The root span of a call is `execute_tool {tool}`, or `tools/call {tool}` of kind server where `CurrentMcpRequest` says
- * that the call came over MCP; each execution of the handler is a child `tool.exec.<namespace>.<name>`. Arguments,
- * results and the caller are in none of them. Error text goes through redaction.
+ * that the call came over MCP; each execution of the handler is a child `tool.exec.<namespace>.<name>`. The
+ * caller is in none of them, arguments and results only where `capture` says so. Error text goes through redaction.
  *
  * Answers are logged at `Info`, refusals and timeouts at `Warn`, failures and defects at `Error`.
  *

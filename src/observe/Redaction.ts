@@ -9,6 +9,7 @@
  *
  * @since 0.1.0
  */
+import type * as Schema from "effect/Schema"
 import * as Check from "../internal/options.ts"
 import * as Plain from "./internal/plain.ts"
 import { cutText, redactPatterns } from "./internal/secretText.ts"
@@ -20,6 +21,27 @@ import { cutText, redactPatterns } from "./internal/secretText.ts"
  * @since 0.1.0
  */
 export const replacement = "<redacted>"
+
+/** @internal */
+export const sensitiveAnnotation = "effect-toolops/sensitive"
+
+/**
+ * Marks a Schema, or a field of one, as sensitive: what it describes is never captured.
+ *
+ * **Example** (Marking a field)
+ *
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Redaction } from "effect-toolops/observe"
+ *
+ * const Input = Schema.Struct({ query: Schema.String, ssn: Redaction.sensitive(Schema.String) })
+ * ```
+ *
+ * @category annotations
+ * @since 0.1.0
+ */
+export const sensitive = <S extends Schema.Top>(schema: S): S["Rebuild"] =>
+  schema.annotate({ [sensitiveAnnotation]: true })
 
 /**
  * Takes secrets out of values.

@@ -16,11 +16,13 @@ import { CurrentMcpRequest, type McpRequest } from "../McpRequest.ts"
 import type { Redaction } from "../Redaction.ts"
 import * as Names from "../ToolAttributes.ts"
 import type { ToolSeries } from "../ToolMetrics.ts"
+import { type Fields, makeCapture } from "./capture.ts"
 import { errorText, exitForSpan } from "./errorText.ts"
 import { type AnyFiber, attempt, makeSpan, Stopwatch, tracerOf, visible } from "./spans.ts"
 
 /** The options of the stage, with their defaults filled in. */
 export interface Settings {
+  readonly capture: { readonly arguments?: Fields; readonly result?: Fields }
   readonly spans: boolean
   readonly metrics: boolean
   readonly log: boolean
@@ -71,6 +73,8 @@ class Tool {
   readonly attributes: ReadonlyArray<readonly [string, unknown]>
   readonly spanName: string
   readonly mcpSpanName: string
+  readonly captureArguments: ((value: unknown) => string | undefined) | undefined
+  readonly captureResult: ((value: unknown) => string | undefined) | undefined
   readonly refusals = new Map<Outcome, { since: number; logged: number; suppressed: number }>()
 
   constructor(settings: Settings, meta: ToolMeta) {
@@ -78,6 +82,9 @@ class Tool {
     this.meta = meta
     this.series = settings.metrics ? settings.seriesOf(meta) : undefined
     this.attributes = staticAttributes(meta)
+    const { capture, redaction } = settings
+    this.captureArguments = makeCapture(meta.input, capture.arguments, redaction)
+    this.captureResult = makeCapture(meta.success, capture.result, redaction)
     this.spanName = `execute_tool ${meta.name}`
     this.mcpSpanName = `tools/call ${meta.name}`
   }
@@ -164,6 +171,10 @@ class Call {
   describe(span: Tracer.Span): void {
     for (const [name, value] of this.tool.attributes) span.attribute(name, value)
     span.attribute(Names.genAiToolCallId, this.call.callId)
+    const { captureArguments } = this.tool
+    if (captureArguments !== undefined) {
+      attempt(() => tell(span, Names.genAiToolCallArguments, captureArguments(this.call.input)))
+    }
     if (this.mcp === undefined) return
     span.attribute(Names.mcpMethodName, "tools/call")
     const { protocolVersion, requestId, transport } = this.mcp
@@ -214,6 +225,10 @@ class Call {
       span.attribute(Names.toolAttempts, record.attempts)
       span.attribute(Names.toolError, record.errorType !== undefined)
       if (record.cache !== undefined) span.attribute(Names.toolCache, record.cache)
+      const { captureResult } = this.tool
+      if (captureResult !== undefined && exit._tag === "Success") {
+        attempt(() => tell(span, Names.genAiToolCallResult, captureResult(exit.value)))
+      }
       if (record.errorType !== undefined) {
         span.attribute(Names.errorType, this.errorType)
         span.attribute(Names.toolErrorType, record.errorType)
@@ -282,6 +297,10 @@ class Call {
       attempt(() => logger.log({ message: [line], logLevel: level, cause: Cause.empty, fiber, date }))
     }
   }
+}
+
+const tell = (span: Tracer.Span, name: string, value: string | undefined): void => {
+  if (value !== undefined) span.attribute(name, value)
 }
 
 /** The outer seat: every call, whatever becomes of it. */

@@ -1,0 +1,166 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Option, Redacted } from "effect"
+import { Redaction } from "effect-toolops/observe"
+
+const { isSensitiveKey, text, value } = Redaction.standard
+
+describe("Redaction", () => {
+  it("knows sensitive keys in any case and spelling", () => {
+    for (
+      const key of [
+        "password",
+        "Password",
+        "DB_PASSWORD",
+        "dbPassword",
+        "api_key",
+        "apiKey",
+        "X-Api-Key",
+        "Authorization",
+        "proxy-authorization",
+        "access_token",
+        "refreshToken",
+        "client.secret",
+        "Set-Cookie",
+        "credentials",
+        "private key",
+        "sessionId",
+        "PIN"
+      ]
+    ) assert.isTrue(isSensitiveKey(key), key)
+  })
+
+  it("leaves ordinary keys alone, counters of tokens among them", () => {
+    for (
+      const key of ["query", "keyboard", "author", "input_tokens", "maxTokens", "token_count", "spinner", "passage"]
+    ) {
+      assert.isFalse(isSensitiveKey(key), key)
+    }
+  })
+
+  it("takes keys of the program's own", () => {
+    const own = Redaction.make({ keys: ["IBAN"] })
+    assert.deepStrictEqual(own.value({ user_iban: "DE", x: 1 }), { user_iban: "<redacted>", x: 1 })
+    assert.throws(() => Redaction.make({ keys: ["--"] }), "keys")
+  })
+
+  it("takes what looks like a secret out of free text", () => {
+    const cases: ReadonlyArray<readonly [string, string]> = [
+      ["Bearer abc.def-1", "Bearer <redacted>"],
+      ["sent BEARER  abc== to x", "sent BEARER  <redacted> to x"],
+      ["Basic dXNlcjpwYXNz!", "Basic <redacted>!"],
+      ["Authorization: Digest username=\"x\", a=b\nnext", "Authorization: <redacted>\nnext"],
+      ["{\"Cookie\":\"sid=1; theme=dark\"}", "{\"Cookie\":<redacted>}"],
+      ["GET https://user:pa@ss@host/p?x=1", "GET https://<redacted>@host/p?x=1"],
+      ["postgres://u:p/w#x@host:5432/db", "postgres://<redacted>@host:5432/db"],
+      ["https://tok3n@host", "https://<redacted>@host"],
+      ["https://host:8080/a@b", "https://host:8080/a@b"],
+      ["http://[::1]:80/a@b", "http://[::1]:80/a@b"],
+      ["?access_token=abc&x=1", "?access_token=<redacted>&x=1"],
+      ["password = hunter2, next", "password = <redacted>, next"],
+      ["{\"password\": \"a \\\" b\", \"x\": 1}", "{\"password\": <redacted>, \"x\": 1}"],
+      ["{\\\"secret\\\":\\\"a b\\\",\\\"x\\\":1}", "{\\\"secret\\\":<redacted>,\\\"x\\\":1}"],
+      ["api key: abc", "api key: <redacted>"],
+      ["-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc\n-----END RSA PRIVATE KEY----- tail", "<redacted> tail"],
+      ["-----BEGIN PRIVATE KEY-----\nMIIE and no end", "<redacted>"],
+      ["jwt eyJhbGciOi.eyJzdWIi.c2ln end", "jwt <redacted> end"],
+      ["AKIAIOSFODNN7EXAMPLE", "<redacted>"],
+      ["ghp_0123456789abcdefghijABCDEFGHIJ", "<redacted>"],
+      ["nothing to see: the cat sat", "nothing to see: the cat sat"],
+      ["a://", "a://"]
+    ]
+    for (const [given, expected] of cases) assert.strictEqual(text(given), expected)
+  })
+
+  it("copies values without secrets, at any depth, through arrays, maps, sets and errors", () => {
+    assert.deepStrictEqual(
+      JSON.parse(JSON.stringify(value({
+        a: [{ b: new Map([["Password", "x"], ["c", "Bearer y"]]) }, new Set([{ token: 1 }])],
+        e: new Error("token=abc", { cause: { secret: "s" } }),
+        r: Redacted.make("x"),
+        o: Option.some({ api_key: "k" }),
+        n: null,
+        password: null
+      }))),
+      {
+        a: [{ b: { Password: "<redacted>", c: "Bearer <redacted>" } }, [{ token: "<redacted>" }]],
+        e: { name: "Error", message: "token=<redacted>", cause: { secret: "<redacted>" } },
+        r: "<redacted>",
+        o: { _id: "Option", _tag: "Some", value: { api_key: "<redacted>" } },
+        n: null,
+        password: null
+      }
+    )
+  })
+
+  it("takes whatever there is without throwing, and marks what it cut", () => {
+    const cyclic: Record<string, unknown> = { x: 1 }
+    cyclic["self"] = cyclic
+    const throwing = {
+      get bad() {
+        throw new Error("no")
+      },
+      good: 1
+    }
+    const hostile = new Proxy({}, {
+      ownKeys: () => {
+        throw new Error("no")
+      }
+    })
+    const proto = JSON.parse("{\"__proto__\":{\"a\":1},\"constructor\":2}")
+    let deep: unknown = "end"
+    for (let i = 0; i < 10_000; i++) deep = { deep }
+    const told = JSON.stringify([
+      value(cyclic),
+      value(throwing),
+      value(hostile),
+      value(proto),
+      value({
+        toJSON: () => {
+          throw new Error("no")
+        }
+      }),
+      value([1n, Symbol("s"), () => 1, NaN, -Infinity, undefined, new Date(NaN), new Uint8Array(3)]),
+      value({ toJSON: () => ({ token: "x" }) })
+    ])
+    assert.strictEqual(
+      told,
+      "[{\"x\":1,\"self\":\"[circular]\"},{\"bad\":\"[unreadable]\",\"good\":1},\"[unreadable]\"," +
+        "{\"__proto__\":{\"a\":1},\"constructor\":2},\"[unreadable]\"," +
+        "[\"1\",\"Symbol(s)\",\"[function]\",\"NaN\",\"-Infinity\",null,\"Invalid Date\",\"[3 bytes]\"]," +
+        "{\"token\":\"<redacted>\"}]"
+    )
+    assert.include(JSON.stringify(value(deep)), "[too deep]")
+    assert.include(JSON.stringify(value(Array.from({ length: 5000 }, (_, i) => i))), "[4000 more]")
+    assert.isBelow(JSON.stringify(value(Array.from({ length: 100 }, () => Array(100).fill("x")))).length, 10_000)
+    assert.strictEqual(text("x".repeat(9000)), `${"x".repeat(8192)}[808 more]`)
+    assert.isBelow(text(`${"word ".repeat(1_000_000)}`).length, 8300)
+  })
+
+  it("does not halve a secret where it cuts, so that it is still recognised", () => {
+    for (let pad = 32_700; pad < 32_800; pad++) {
+      const cut = Redaction.make({ maxTextLength: 100_000 }).text(
+        `${"x ".repeat(pad >> 1)}${pad % 2 ? " " : ""}https://u:canary@h/ tail`
+      )
+      assert.notInclude(cut, "canary")
+    }
+  })
+
+  it("takes time linear in the text", () => {
+    const hostile = [
+      "a://",
+      "Bearer ",
+      "password=",
+      "-----BEGIN A-----",
+      "eyJaaaa.",
+      "token:\"",
+      "x:y@",
+      "cookie=",
+      "\\"
+    ]
+    const start = performance.now()
+    for (const piece of hostile) {
+      for (const glue of ["", " ", "a"]) text(`${(piece + glue).repeat(30_000 / piece.length)}@ password=x`)
+    }
+    assert.isBelow(performance.now() - start, 2000)
+  })
+})

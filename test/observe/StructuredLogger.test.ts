@@ -1,0 +1,187 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Effect, Layer, Logger, Tracer } from "effect"
+import { ToolMeta, ToolPipeline } from "effect-toolops"
+import { ObserveMiddleware, Redaction, StructuredLogger } from "effect-toolops/observe"
+import { TestConsole } from "effect/testing"
+
+const collecting = (options?: StructuredLogger.Options) => {
+  const lines: Array<string> = []
+  const layer = StructuredLogger.layer({ ...options, write: (line) => lines.push(line) })
+  return { layer, lines, parsed: () => lines.map((line) => JSON.parse(line)) }
+}
+
+/** A redaction that changes nothing, to see what the logger itself does. */
+const none: Redaction.Redaction = { isSensitiveKey: () => false, text: (text) => text, value: (value) => value }
+
+// oxlint-disable-next-line no-control-regex -- control characters are what is looked for
+const raw = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/
+
+const random = (seed: number) => () => {
+  seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0
+  return seed / 2 ** 32
+}
+
+describe("StructuredLogger", () => {
+  it.effect("writes one flat JSON object per entry", () => {
+    const { layer, parsed } = collecting()
+    return Effect.gen(function*() {
+      yield* Effect.logWarning("hello", { user: { password: "p" } }, 2).pipe(
+        Effect.annotateLogs({ request: "r", token: "t" }),
+        Effect.withLogSpan("work")
+      )
+      yield* Effect.logError(Cause.fail(new Error("postgres://u:p@h")))
+      yield* Effect.log({ only: "data" })
+      const [first, second, third] = parsed()
+      assert.deepStrictEqual(first, {
+        time: "1970-01-01T00:00:00.000Z",
+        level: "WARN",
+        message: "hello",
+        data: [{ user: { password: "<redacted>" } }, 2],
+        spans: { work: 0 },
+        annotations: { request: "r", token: "<redacted>" }
+      })
+      assert.deepStrictEqual([second.level, second.message], ["ERROR", ""])
+      assert.include(second.cause, "postgres://<redacted>@h")
+      assert.deepStrictEqual([third.message, third.data], ["", { only: "data" }])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("writes a call, and what its handler logs, with the names of tool, call and trace", () => {
+    const { layer, parsed } = collecting()
+    const search = ToolMeta.make({ namespace: "docs", name: "search" })
+    const tracer = Tracer.make({ span: (options) => new Tracer.NativeSpan(options) })
+    return Effect.gen(function*() {
+      const pipeline = yield* ToolPipeline.make(ObserveMiddleware.ObserveMiddleware)
+      const handler = Effect.andThen(Effect.log("inside"), Effect.fail(new Error("password=hunter2")))
+      yield* Effect.exit(pipeline.run({ tool: search, callId: "c1" }, handler))
+      const [inside, call] = parsed()
+      assert.deepInclude(inside, { message: "inside", tool: "docs:search", callId: "c1" })
+      assert.deepInclude(call, {
+        level: "ERROR",
+        message: "tool call",
+        tool: "docs:search",
+        callId: "c1",
+        outcome: "failed",
+        durationMs: 0,
+        attempts: 1,
+        errorType: "error",
+        error: "password=<redacted>"
+      })
+      assert.strictEqual(inside.traceId, call.traceId)
+      assert.match(call.spanId, /^[0-9a-f]{16}$/)
+    }).pipe(
+      Effect.provide(Layer.mergeAll(layer, ObserveMiddleware.layer(), Layer.succeed(Tracer.Tracer, tracer)))
+    )
+  })
+
+  it.effect("lets nobody overwrite its own members", () => {
+    const { layer, lines, parsed } = collecting()
+    const forged = { level: "DEBUG", time: "never", message: "forged", tool: "x", outcome: "ok", traceId: "0" }
+    return Effect.gen(function*() {
+      yield* Effect.logError("real", forged).pipe(Effect.annotateLogs(forged))
+      const [line] = parsed()
+      assert.deepStrictEqual([line.level, line.message, line.tool], ["ERROR", "real", undefined])
+      assert.strictEqual(lines[0]?.match(/"level":/g)?.length, 3)
+      assert.deepStrictEqual(Object.keys(line), ["time", "level", "message", "data", "annotations"])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("writes each of 100,000 hostile texts on one line that parses back to the same text", () => {
+    const { layer, lines, parsed } = collecting({ redaction: none })
+    const next = random(7)
+    const pieces = [
+      "\n",
+      "\r\n",
+      "\u001b[31m",
+      "\u009b2J",
+      "\u2028",
+      "\u2029",
+      "\u0000",
+      "\u007f",
+      "\u0085",
+      "\u202e",
+      "\ufeff",
+      "\"",
+      "\\",
+      "\\u000a",
+      "</script>",
+      "\ud800",
+      "\udfff",
+      "\u{1f600}",
+      "é",
+      "a",
+      "{",
+      "}",
+      ","
+    ]
+    const text = (): string => {
+      let out = ""
+      for (let length = 1 + Math.floor(next() * 6); length > 0; length--) {
+        out += next() < 0.2
+          ? String.fromCharCode(Math.floor(next() * 0xffff))
+          : pieces[Math.floor(next() * pieces.length)]
+      }
+      return out
+    }
+    return Effect.gen(function*() {
+      // Four texts a line: message, a key and a value of an annotation, data.
+      for (let i = 0; i < 25_000; i++) {
+        const [message, key, annotation, data] = [text(), text(), text(), text()]
+        yield* Effect.log(message, data).pipe(Effect.annotateLogs(key, annotation))
+        const line = lines.pop() ?? ""
+        if (raw.test(line)) assert.fail(`raw control character in ${JSON.stringify(line)}`)
+        const { annotations, ...parsed } = JSON.parse(line)
+        if (parsed.message !== message || parsed.data !== data || annotations[key] !== annotation) {
+          assert.fail(`${JSON.stringify([message, key, annotation, data])} came back as ${line}`)
+        }
+      }
+      assert.deepStrictEqual(parsed(), [])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("cuts cyclic, huge and throwing values and never loses the line", () => {
+    const { layer, lines, parsed } = collecting()
+    const cyclic: Record<string, unknown> = {}
+    cyclic["self"] = cyclic
+    const hostile = new Proxy({}, {
+      get: () => {
+        throw new Error("no")
+      },
+      ownKeys: () => {
+        throw new Error("no")
+      }
+    })
+    return Effect.gen(function*() {
+      yield* Effect.log("a", cyclic)
+      yield* Effect.log("b", hostile)
+      yield* Effect.log("c", "x".repeat(10_000_000))
+      yield* Effect.log("d", 1n, undefined, () => 1, Symbol("s"))
+      yield* Effect.log("e").pipe(Effect.annotateLogs({ cyclic, hostile }))
+      yield* Effect.log(undefined)
+      assert.strictEqual(parsed().length, 6)
+      assert.isBelow(Math.max(...lines.map((line) => line.length)), 20_000)
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("survives a sink that throws", () =>
+    Effect.gen(function*() {
+      yield* Effect.log("lost")
+    }).pipe(Effect.provide(StructuredLogger.layer({
+      write: () => {
+        throw new Error("EPIPE")
+      }
+    }))))
+
+  it.effect("writes to standard error unless told otherwise, so that standard output stays free", () =>
+    Effect.gen(function*() {
+      yield* Effect.log("hello")
+      assert.deepStrictEqual(yield* TestConsole.logLines, [])
+      assert.strictEqual((yield* TestConsole.errorLines).length, 1)
+    }).pipe(Effect.provide(StructuredLogger.layer()), Effect.provide(TestConsole.layer)))
+
+  it("refuses options that exclude each other", () => {
+    assert.throws(() => StructuredLogger.make({ redact: [], redaction: none }), "exclude")
+    assert.throws(() => StructuredLogger.make({ rdact: [] } as never), "unknown option \"rdact\"")
+    assert.isTrue(Logger.isLogger(StructuredLogger.make()))
+  })
+})
