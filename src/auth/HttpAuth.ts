@@ -1,0 +1,300 @@
+/**
+ * Authentication at the edge of an HTTP server.
+ *
+ * A middleware for `HttpRouter` that finds out who calls, gives handlers `CurrentIdentity`, and answers what is refused as
+ * RFC 6750 and the authorization chapter of the Model Context Protocol ask for. It reads the headers of credentials and
+ * nothing else: no token in the query, no identity that a proxy claims to have found. The pipeline behind it authorizes.
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import * as HttpApiMiddleware from "effect/http-api/HttpApiMiddleware"
+import * as HttpRouter from "effect/http/HttpRouter"
+import * as HttpServerRequest from "effect/http/HttpServerRequest"
+import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import * as Layer from "effect/Layer"
+import * as Check from "../internal/options.ts"
+import { RequestHeaders } from "../ToolCall.ts"
+import * as Authenticator from "./Authenticator.ts"
+import * as AuthError from "./AuthError.ts"
+import { CurrentIdentity, type Identity } from "./Identity.ts"
+import { checkUrl } from "./internal/boundedFetch.ts"
+
+/**
+ * What the server says of itself (RFC 9728).
+ *
+ * - `resource`: the URL that tokens for this server name as their audience: https, or http on loopback, no fragment.
+ * - `authorizationServers`: the issuers whose tokens are taken, one at least.
+ * - `scopesSupported`: the scopes that clients may ask for; not `offline_access`. Default none.
+ * - `resourceName`, `resourceDocumentation`: for people.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Metadata {
+  readonly resource: string
+  readonly authorizationServers: ReadonlyArray<string>
+  readonly scopesSupported?: ReadonlyArray<string> | undefined
+  readonly resourceName?: string | undefined
+  readonly resourceDocumentation?: string | undefined
+}
+
+/**
+ * What the middleware takes.
+ *
+ * - `metadata`: names the document in every challenge. `layerMetadata` serves it. Default none.
+ * - `requiredScopes`: what every caller must hold. A caller without is told all of them in one challenge. Default none.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options {
+  readonly metadata?: Metadata | undefined
+  readonly requiredScopes?: ReadonlyArray<string> | undefined
+}
+
+interface Settings {
+  readonly metadataUrl: string | undefined
+  readonly requiredScopes: ReadonlyArray<string>
+}
+
+const wellKnown = "/.well-known/oauth-protected-resource"
+
+// The characters of a scope (RFC 6749, 3.3), which are also safe between quotes in a header.
+const isScope = (scope: unknown): scope is string =>
+  typeof scope === "string" && /^[\x21\x23-\x5b\x5d-\x7e]+$/.test(scope)
+
+const checkScopes = (where: string, name: string, scopes: ReadonlyArray<string> | undefined): ReadonlyArray<string> => {
+  if (scopes === undefined) return []
+  if (!Array.isArray(scopes) || !scopes.every(isScope)) {
+    throw new TypeError(`${where}: ${name} must be a list of scopes, which are visible ASCII without " and \\`)
+  }
+  return [...scopes]
+}
+
+// The path of the resource is put behind the well-known one (RFC 9728, 3.1).
+const pathOf = (resource: URL): string => wellKnown + (resource.pathname === "/" ? "" : resource.pathname)
+
+const checkMetadata = (where: string, metadata: Metadata): URL => {
+  Check.known(`${where}: metadata`, metadata, [
+    "resource",
+    "authorizationServers",
+    "scopesSupported",
+    "resourceName",
+    "resourceDocumentation"
+  ])
+  const resource = checkUrl(`${where}: metadata.resource`, metadata.resource, false)
+  if (resource.hash !== "" || resource.search !== "") {
+    throw new TypeError(`${where}: metadata.resource must have no query and no fragment`)
+  }
+  const servers = metadata.authorizationServers
+  if (!Array.isArray(servers) || servers.length === 0) {
+    throw new TypeError(`${where}: metadata.authorizationServers must hold at least one URL`)
+  }
+  for (const server of servers) checkUrl(`${where}: metadata.authorizationServers`, server, false)
+  if (checkScopes(where, "metadata.scopesSupported", metadata.scopesSupported).includes("offline_access")) {
+    throw new TypeError(
+      `${where}: metadata.scopesSupported must not hold offline_access, which is no scope of a resource`
+    )
+  }
+  return resource
+}
+
+const check = (where: string, options: Options): Settings => {
+  Check.known(where, options, ["metadata", "requiredScopes"])
+  const resource = options.metadata === undefined ? undefined : checkMetadata(where, options.metadata)
+  return {
+    metadataUrl: resource === undefined ? undefined : resource.origin + pathOf(resource),
+    requiredScopes: checkScopes(where, "requiredScopes", options.requiredScopes)
+  }
+}
+
+const statusOf = (error: AuthError.AuthError): 401 | 403 | 503 =>
+  error.reason._tag === "AuthUnavailable" ? 503 : AuthError.isAboutIdentity(error.reason) ? 401 : 403
+
+// Everything between the quotes is ours or has been checked: fixed messages, scopes, and a URL as `URL` prints it.
+const challenge = (error: AuthError.AuthError, schemes: ReadonlyArray<string>, settings: Settings): string => {
+  const { reason } = error
+  const code = reason._tag === "InsufficientScope"
+    ? "insufficient_scope"
+    : reason._tag === "MissingCredentials"
+    ? undefined
+    : "invalid_token"
+  const scopes = reason._tag === "InsufficientScope" ? reason.requiredScopes.filter(isScope) : settings.requiredScopes
+  const parameters = [
+    ...code === undefined ? [] : [`error="${code}"`, `error_description="${error.message}"`],
+    ...scopes.length === 0 ? [] : [`scope="${scopes.join(" ")}"`],
+    ...settings.metadataUrl === undefined ? [] : [`resource_metadata="${settings.metadataUrl}"`]
+  ]
+  return schemes.map((scheme) =>
+    scheme.toLowerCase() === "basic"
+      ? "Basic realm=\"tools\", charset=\"UTF-8\""
+      : scheme + (parameters.length === 0 ? "" : ` ${parameters.join(", ")}`)
+  ).join(", ")
+}
+
+const answer = (
+  error: AuthError.AuthError,
+  authenticator: Authenticator.Service,
+  settings: Settings
+): HttpServerResponse.HttpServerResponse => {
+  const status = statusOf(error)
+  // A 401 must name a scheme (RFC 9110, 15.5.2), also where callers show nothing but a key of their own kind.
+  const schemes = authenticator.schemes.length === 0
+    ? [settings.metadataUrl === undefined ? "ApiKey" : "Bearer"]
+    : authenticator.schemes
+  const isChallenge = status === 401 || error.reason._tag === "InsufficientScope"
+  return HttpServerResponse.jsonUnsafe({ error: error.reason._tag, message: error.message }, {
+    status,
+    headers: {
+      "cache-control": "no-store",
+      ...isChallenge ? { "www-authenticate": challenge(error, schemes, settings) } : {}
+    }
+  })
+}
+
+// Node keeps the first of two `Authorization` headers and drops the other; its raw list has both.
+const isSentTwice = (request: HttpServerRequest.HttpServerRequest): boolean => {
+  const raw: unknown = "rawHeaders" in request.source ? request.source.rawHeaders : undefined
+  if (!Array.isArray(raw)) return false
+  return raw.filter((name, i) => i % 2 === 0 && String(name).toLowerCase() === "authorization").length > 1
+}
+
+const authenticate = (
+  authenticator: Authenticator.Service,
+  settings: Settings,
+  request: HttpServerRequest.HttpServerRequest
+): Effect.Effect<Identity, AuthError.AuthError> =>
+  isSentTwice(request)
+    ? Effect.fail(AuthError.refused("InvalidCredentials"))
+    : Effect.flatMap(
+      Authenticator.identify(authenticator, request.headers),
+      (identity) =>
+        settings.requiredScopes.every((scope) => identity.scopes.includes(scope))
+          ? Effect.succeed(identity)
+          : Effect.fail(AuthError.insufficientScope("", settings.requiredScopes))
+    )
+
+const around = (authenticator: Authenticator.Service, settings: Settings) =>
+<E, R>(
+  effect: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
+): Effect.Effect<
+  HttpServerResponse.HttpServerResponse,
+  Exclude<E, Extract<E, AuthError.AuthError>>,
+  Exclude<R, CurrentIdentity> | HttpServerRequest.HttpServerRequest
+> =>
+  Effect.flatMap(
+    HttpServerRequest.HttpServerRequest,
+    (request) =>
+      Effect.matchEffect(authenticate(authenticator, settings, request), {
+        onFailure: (error) => Effect.succeed(answer(error, authenticator, settings)),
+        onSuccess: (identity) =>
+          effect.pipe(
+            Effect.catchIf(
+              (error): error is Extract<E, AuthError.AuthError> => error instanceof AuthError.AuthError,
+              (error) => Effect.succeed(answer(error, authenticator, settings))
+            ),
+            Effect.provideService(CurrentIdentity, identity),
+            Effect.provideService(RequestHeaders, request.headers)
+          )
+      })
+  )
+
+/**
+ * The middleware for routes of an `HttpRouter`: provide its `layer` to them, or `combine` it with others.
+ *
+ * **Details**
+ *
+ * Missing and bad credentials are answered with 401 and a challenge, scopes that are missing with 403 and one challenge
+ * that names all of them, other refusals with 403, and what cannot be checked with 503. Handlers may fail with the
+ * `AuthError` of a pipeline; it is answered the same way.
+ *
+ * **Example** (Guarding a route)
+ *
+ * ```ts
+ * import { Effect, Layer, Redacted } from "effect"
+ * import { ApiKey, HttpAuth, Identity } from "effect-toolops/auth"
+ * import { HttpRouter, HttpServerResponse } from "effect/http"
+ *
+ * const key = "no key but an example"
+ * const Keys = ApiKey.layer().pipe(
+ *   Layer.provide(ApiKey.layerMemory({ keys: [{ id: "k1", key: Redacted.make(key), principal: "ada" }] }))
+ * )
+ * const WhoAmI = HttpRouter.add(
+ *   "GET",
+ *   "/me",
+ *   Effect.map(Identity.CurrentIdentity, (who) => HttpServerResponse.text(who.principal))
+ * )
+ * const App = WhoAmI.pipe(Layer.provide(HttpAuth.middleware().layer), Layer.provide(Keys))
+ *
+ * const { handler, dispose } = HttpRouter.toWebHandler(App, { disableLogger: true })
+ * const me = await handler(new Request("http://localhost/me", { headers: { "X-API-Key": key } }))
+ * await me.text() // => "ada"
+ * const nobody = await handler(new Request("http://localhost/me"))
+ * nobody.status // => 401
+ * await dispose()
+ * ```
+ *
+ * @category middleware
+ * @since 0.1.0
+ */
+export const middleware = (options: Options = {}): HttpRouter.Middleware<{
+  provides: CurrentIdentity
+  handles: AuthError.AuthError
+  error: never
+  requires: never
+  layerError: never
+  layerRequires: Authenticator.Authenticator
+}> => {
+  const settings = check("HttpAuth.middleware", options)
+  return HttpRouter.middleware<{ provides: CurrentIdentity; handles: AuthError.AuthError }>()(
+    Effect.map(Authenticator.Authenticator, (authenticator) => around(authenticator, settings))
+  )
+}
+
+/**
+ * The same for the endpoints of an `HttpApi`: `HttpApiEndpoint.get(...).middleware(HttpAuth.HttpApiAuth)`.
+ *
+ * @category middleware
+ * @since 0.1.0
+ */
+export class HttpApiAuth extends HttpApiMiddleware.Service<HttpApiAuth, { provides: CurrentIdentity }>()(
+  "effect-toolops/auth/HttpAuth/HttpApiAuth"
+) {}
+
+/**
+ * Provides `HttpApiAuth`.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerHttpApi = (options: Options = {}): Layer.Layer<HttpApiAuth, never, Authenticator.Authenticator> => {
+  const settings = check("HttpAuth.layerHttpApi", options)
+  return Layer.effect(
+    HttpApiAuth,
+    Effect.map(Authenticator.Authenticator, (authenticator) => around(authenticator, settings))
+  )
+}
+
+/**
+ * Serves the document of RFC 9728, which tells clients where to get a token: at the well-known path with the path of the
+ * resource behind it, and at the bare well-known path, where clients look next.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerMetadata = (metadata: Metadata): Layer.Layer<never, never, HttpRouter.HttpRouter> => {
+  const resource = checkMetadata("HttpAuth.layerMetadata", metadata)
+  const document = HttpServerResponse.jsonUnsafe({
+    resource: metadata.resource,
+    authorization_servers: metadata.authorizationServers,
+    bearer_methods_supported: ["header"],
+    scopes_supported: metadata.scopesSupported,
+    resource_name: metadata.resourceName,
+    resource_documentation: metadata.resourceDocumentation
+  }, { headers: { "cache-control": "public, max-age=300", "access-control-allow-origin": "*" } })
+  const paths = new Set([wellKnown, pathOf(resource)])
+  return HttpRouter.use((router) =>
+    Effect.forEach(paths, (path) => router.add("GET", path as HttpRouter.PathInput, document), { discard: true })
+  )
+}
