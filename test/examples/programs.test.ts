@@ -36,6 +36,16 @@ const programs: ReadonlyArray<readonly [file: string, shown: ReadonlyArray<RegEx
       /^work that takes too long +refused: TimedOut +asked 1 times$/m,
       /refused: BulkheadFull +asked 0 times$/m
     ]
+  ],
+  [
+    "secret.ts",
+    [
+      /^API_KEY prints as <redacted> and has 6 characters$/m,
+      /^DATABASE_URL still has its reference: false$/m,
+      /^what a secret holds is not expanded: true$/m,
+      /^FORGOTTEN is an error: .*no secret no-such-secret/m,
+      /^BROKEN is an error: /m
+    ]
   ]
 ]
 
