@@ -9,12 +9,8 @@ import { fileURLToPath } from "node:url"
 
 export class DocumentNotFound extends Schema.TaggedError<DocumentNotFound>("examples/DocumentNotFound")(
   "DocumentNotFound",
-  {}
-) {
-  override get message(): string {
-    return "There is no such document"
-  }
-}
+  { message: Schema.String }
+) {}
 
 export interface Match {
   readonly path: string
@@ -44,7 +40,9 @@ export const layer = Layer.effect(
     return {
       read: (name) => {
         const file = files.get(name)
-        return file === undefined ? Effect.fail(new DocumentNotFound()) : readFile(file)
+        return file === undefined
+          ? Effect.fail(new DocumentNotFound({ message: "There is no such document. Search for one." }))
+          : readFile(file)
       },
       search: (query, limit) =>
         Effect.gen(function*() {

@@ -9,12 +9,8 @@ import type { AddressInfo } from "node:net"
 
 export class QuotesUnavailable extends Schema.TaggedError<QuotesUnavailable>("examples/QuotesUnavailable")(
   "QuotesUnavailable",
-  {}
-) {
-  override get message(): string {
-    return "The quotes cannot be read"
-  }
-}
+  { message: Schema.String }
+) {}
 
 export const Quote = Schema.Struct({ symbol: Schema.String, price: Schema.Number, serial: Schema.Int })
 
@@ -32,7 +28,7 @@ export const layer: Layer.Layer<Quotes, never, Upstream> = Layer.effect(
         client.get(new URL(`/quotes/${encodeURIComponent(symbol)}`, url)).pipe(
           Effect.flatMap(HttpClientResponse.schemaBodyJson(Quote)),
           // What went wrong there is not for our callers.
-          Effect.mapError(() => new QuotesUnavailable())
+          Effect.mapError(() => new QuotesUnavailable({ message: "The quotes cannot be read at the moment." }))
         )
     }
   })

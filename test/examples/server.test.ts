@@ -1,10 +1,13 @@
+import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Redacted } from "effect"
+import { Effect, Layer, Redacted } from "effect"
 import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { inspect } from "node:util"
+import * as Docs from "../../examples/server/docs.ts"
 import { load } from "../../examples/server/settings.ts"
 import { run, start } from "./run.ts"
 
@@ -51,12 +54,46 @@ describe("the example server's settings", () => {
       }))
   }
 
+  it.effect("take keys from a file, and do not print them", () =>
+    Effect.promise(() =>
+      withFolder(async (folder) => {
+        const path = join(folder, "keys.json")
+        const key = "a-secret-that-is-long-enough"
+        await writeFile(path, JSON.stringify([{ key, principal: "ada", roles: ["writer"] }]))
+        const settings = await Effect.runPromise(load({ TOOLOPS_KEYS_FILE: path }))
+        assert.deepStrictEqual(settings.keys.map((one) => [one.principal, one.roles]), [["ada", ["writer"]]])
+        assert.strictEqual(Redacted.value(settings.keys[0]!.key), key)
+        assert.notInclude(inspect(settings, { depth: 9 }), key)
+      })
+    ))
+
   it.effect("need nothing, and make new keys each time", () =>
     Effect.gen(function*() {
       const [first, second] = [yield* load({}), yield* load({ TOOLOPS_PORT: "", UNRELATED: "1" })]
       assert.deepStrictEqual([first.host, first.port, first.callsPerMinute], ["127.0.0.1", 8787, 60])
       assert.notStrictEqual(Redacted.value(first.keys[0]!.key), Redacted.value(second.keys[0]!.key))
     }))
+})
+
+describe("the example server's documents", () => {
+  it.effect("are those of the folder, whatever path is asked for", () =>
+    Effect.gen(function*() {
+      const docs = yield* Docs.Docs
+      const [first] = yield* docs.search("Effect", 1)
+      assert.include(yield* docs.read(first!.path), first!.text)
+      const outside = [
+        "../package.json",
+        "/etc/passwd",
+        "src/../../package.json",
+        `./${first!.path}`,
+        "",
+        "constructor"
+      ]
+      for (const path of outside) {
+        const error = yield* Effect.flip(docs.read(path))
+        assert.strictEqual(error._tag, "DocumentNotFound")
+      }
+    }).pipe(Effect.provide(Docs.layer.pipe(Layer.provide(NodeServices.layer)))))
 })
 
 describe.concurrent("the example server", () => {

@@ -18,7 +18,7 @@ const story: ReadonlyArray<readonly [step: string, came: string]> = [
   ["the circuit is open now, and the upstream left alone", "refused, CircuitOpen, not asked"],
   ["it has recovered, a probe passes", "ok, asked once"],
   ["and the circuit is closed", "ok, asked once"],
-  ["the upstream hangs", "refused, TimedOut, in under 2 seconds"],
+  ["the upstream hangs", "refused, TimedOut, in under 4 seconds"],
   ["metrics by outcome", "ok failed rejected timed_out"],
   ["one call as spans", "tool.exec.quotes.latest inside"],
   ["arguments of calls in spans", "none"]
