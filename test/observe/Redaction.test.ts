@@ -59,6 +59,7 @@ describe("Redaction", () => {
       ["password = hunter2, next", "password = <redacted>, next"],
       ["{\"password\": \"a \\\" b\", \"x\": 1}", "{\"password\": <redacted>, \"x\": 1}"],
       ["{\\\"secret\\\":\\\"a b\\\",\\\"x\\\":1}", "{\\\"secret\\\":<redacted>,\\\"x\\\":1}"],
+      ["{\\\"secret\\\":\\\"a\\\\\\\"b\\\",\\\"x\\\":1}", "{\\\"secret\\\":<redacted>,\\\"x\\\":1}"],
       ["api key: abc", "api key: <redacted>"],
       ["-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc\n-----END RSA PRIVATE KEY----- tail", "<redacted> tail"],
       ["-----BEGIN PRIVATE KEY-----\nMIIE and no end", "<redacted>"],

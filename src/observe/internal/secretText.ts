@@ -26,15 +26,21 @@ const jwt = /\beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*){0,3}/g
 const known =
   /\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{30,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}|sk-[A-Za-z0-9_-]{16,}|xox[abeoprs]-[A-Za-z0-9-]{10,})/g
 
+// A quoted text up to the quote that has as many backslashes as the first: JSON within JSON within JSON is common.
+const quoted = (group: number): string =>
+  `(\\\\{0,7}["'])(?:[^\\\\"']|\\\\+(?!["'\\\\])|(?!\\${group})\\\\*["'])*(?:\\${group}|$)`
+const keyEnd = "(?:\\\\{0,7}[\"'])?\\s{0,4}"
+
 // The value of a header runs to its closing quote, or else to the end of the line.
-const header =
-  /\b((?:proxy-)?authorization|(?:set-)?cookie)((?:\\{0,3}["'])?\s{0,4}[=:]\s{0,4})(?:(\\{0,3}["'])(?:\\[\s\S]|(?!\3)[\s\S])*(?:\3|$)|[^\r\n]+)/gi
+const header = new RegExp(
+  `\\b((?:proxy-)?authorization|(?:set-)?cookie)(${keyEnd}[=:]\\s{0,4})(?:${quoted(3)}|[^\\r\\n]+)`,
+  "gi"
+)
 
 const word =
   "(?:pass(?:word|wd|phrase)?|pwd|secret|token|(?:api|access|private|signing|encryption|account|shared)[ _-]?key|credentials?|session[_-]?id|authorization|cookie)"
 const assignment = new RegExp(
-  `(${word}[A-Za-z0-9_-]{0,32}(?:\\\\{0,3}["'])?\\s{0,4}(?:=>|[=:]|%3D)\\s{0,4})` +
-    `(?:(\\\\{0,3}["'])(?:\\\\[\\s\\S]|(?!\\2)[\\s\\S])*(?:\\2|$)|[^\\s,;&"'}\\])<]+)`,
+  `(${word}[A-Za-z0-9_-]{0,32}${keyEnd}(?:=>|[=:]|%3D)\\s{0,4})(?:${quoted(2)}|[^\\s,;&"'}\\])<]+)`,
   "gi"
 )
 
