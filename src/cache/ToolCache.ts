@@ -157,13 +157,17 @@ const make = (store: Store.Store): ToolCache["Service"] => {
         : Effect.flatMap(labelsOf(target), (labels) => engine.invalidate(labels)),
     clear: engine.clear,
     stats: Effect.map(
-      Effect.orElseSucceed(store.stats, (): StoreStats => ({
-        store: store.name,
-        entries: undefined,
-        bytes: undefined,
-        evictions: 0,
-        errors: 0
-      })),
+      Effect.catchCause(
+        store.stats,
+        () =>
+          Effect.succeed<StoreStats>({
+            store: store.name,
+            entries: undefined,
+            bytes: undefined,
+            evictions: 0,
+            errors: 1
+          })
+      ),
       (stats): Stats => ({ ...engine.counters, stores: stats.tiers ?? [stats] })
     )
   }

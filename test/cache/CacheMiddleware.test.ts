@@ -1,36 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Schema } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber, Layer, Schema } from "effect"
 import { type CallRecord, ToolCall, ToolMeta, ToolMiddleware, ToolPipeline } from "effect-toolops"
 import { Identity } from "effect-toolops/auth"
-import { CacheMiddleware, CachePolicy, ToolCache } from "effect-toolops/cache"
+import { CacheMiddleware, ToolCache } from "effect-toolops/cache"
 import { ResilienceError } from "effect-toolops/resilience"
 import { HttpClientError, HttpClientRequest } from "effect/http"
 import { TestClock } from "effect/testing"
-
-class Recorder extends Context.Service<Recorder, ToolMiddleware.ToolMiddleware<never>>()("test/Recorder") {}
-
-/** The cache stage with a stage around it that keeps every record. */
-export const cached = (options?: {
-  readonly policy?: CachePolicy.Options
-  readonly records?: Array<CallRecord.CallRecord>
-}) => {
-  const records = options?.records ?? []
-  const recorder = ToolMiddleware.of<never>({
-    name: "recorder",
-    forTool: () => (call, next) =>
-      Effect.onExit(next, (exit) =>
-        Effect.sync(() => {
-          call.record.settle(exit)
-          records.push(call.record)
-        }))
-  })
-  return Layer.mergeAll(CacheMiddleware.layer, Layer.succeed(Recorder, recorder)).pipe(
-    Layer.provideMerge(ToolCache.layerMemory()),
-    Layer.provide(CachePolicy.layer({ jitter: 0, ...options?.policy }))
-  )
-}
-
-const pipeline = ToolPipeline.make(Recorder, CacheMiddleware.CacheMiddleware)
+import { cached, pipelineOf, Recorder } from "./support.ts"
 
 const search = ToolMeta.make({ namespace: "docs", name: "search", readOnly: true })
 
@@ -47,7 +23,7 @@ describe("CacheMiddleware", () => {
     it.effect("answers the second call of a read-only tool without running it", () => {
       const records: Array<CallRecord.CallRecord> = []
       return Effect.gen(function*() {
-        const p = yield* pipeline
+        const p = yield* pipelineOf
         const { handler, state } = counting((n) => ({ n }))
         assert.deepStrictEqual(yield* p.run({ tool: search, input: { q: 1 } }, handler), { n: 1 })
         assert.deepStrictEqual(yield* p.run({ tool: search, input: { q: 1 } }, handler), { n: 1 })
@@ -82,7 +58,7 @@ describe("CacheMiddleware", () => {
       it.effect(`${isCached ? "caches" : "does not cache"} ${name}`, () => {
         const records: Array<CallRecord.CallRecord> = []
         return Effect.gen(function*() {
-          const p = yield* pipeline
+          const p = yield* pipelineOf
           const { handler, state } = counting((n) => n)
           const call = p.run({ tool: ToolMeta.make(options) }, handler)
           yield* call
@@ -95,7 +71,7 @@ describe("CacheMiddleware", () => {
 
     it.effect("caches a tool with an unsafe tag where the policy allows it, and still not one that is no read", () =>
       Effect.gen(function*() {
-        const p = yield* pipeline
+        const p = yield* pipelineOf
         const { handler, state } = counting((n) => n)
         const read = p.run({ tool: ToolMeta.make({ name: "r", readOnly: true, tags: ["danger"] }) }, handler)
         yield* read
@@ -109,7 +85,7 @@ describe("CacheMiddleware", () => {
 
     it.effect("gives back what the handler gave, whatever its type, or runs it again", () =>
       Effect.gen(function*() {
-        const p = yield* pipeline
+        const p = yield* pipelineOf
         const kept: ReadonlyArray<unknown> = [
           undefined,
           null,
@@ -161,7 +137,7 @@ describe("CacheMiddleware", () => {
 
     it.effect("gives every caller a value of its own", () =>
       Effect.gen(function*() {
-        const p = yield* pipeline
+        const p = yield* pipelineOf
         const { handler } = counting(() => ({ list: [1] }))
         const call = p.run({ tool: search }, handler)
         const first = yield* call
@@ -174,7 +150,7 @@ describe("CacheMiddleware", () => {
 
     it.effect("gives answers back through the tool's Schema", () =>
       Effect.gen(function*() {
-        const p = yield* pipeline
+        const p = yield* pipelineOf
         const tool = ToolMeta.make({
           name: "when",
           readOnly: true,
@@ -196,7 +172,7 @@ describe("CacheMiddleware", () => {
 
     it.effect("never stores failures, defects, interruptions, MCP errors and questions back to the client", () =>
       Effect.gen(function*() {
-        const p = yield* pipeline
+        const p = yield* pipelineOf
         let runs = 0
         for (
           const outcome of [
@@ -224,7 +200,7 @@ describe("CacheMiddleware", () => {
 
     it.effect("runs a call whose input has no key, and counts it", () =>
       Effect.gen(function*() {
-        const p = yield* pipeline
+        const p = yield* pipelineOf
         const { handler, state } = counting((n) => n)
         const cyclic: Record<string, unknown> = {}
         cyclic["self"] = cyclic
@@ -262,7 +238,7 @@ describe("CacheMiddleware", () => {
         const isShared = shares[varies].includes(other)
         it.effect(`${isShared ? "shares" : "does not share"} ${varies} answers with another ${other}`, () =>
           Effect.gen(function*() {
-            const p = yield* pipeline
+            const p = yield* pipelineOf
             const { handler } = counting((n) => n)
             const call = p.run({ tool: tools[varies] }, handler)
             assert.strictEqual(yield* as(alice)(call), 1)
@@ -295,7 +271,7 @@ describe("CacheMiddleware", () => {
   describe("how long", () => {
     it.effect("keeps an answer for the default ttl, the tool's, or the result's, and never longer than maxTtl", () =>
       Effect.gen(function*() {
-        const p = yield* pipeline
+        const p = yield* pipelineOf
         const lives = (policy: ToolMeta.ToolPolicy) =>
           Effect.gen(function*() {
             const { handler, state } = counting((n) => n)
@@ -323,7 +299,7 @@ describe("CacheMiddleware", () => {
 
     it.effect("caches only tools with a ttl of their own when the default is 0", () =>
       Effect.gen(function*() {
-        const p = yield* pipeline
+        const p = yield* pipelineOf
         const { handler, state } = counting((n) => n)
         const plain = p.run({ tool: search }, handler)
         yield* plain
@@ -340,7 +316,7 @@ describe("CacheMiddleware", () => {
 
     it.effect("shortens times by up to the jitter", () =>
       Effect.gen(function*() {
-        const p = yield* pipeline
+        const p = yield* pipelineOf
         const { handler, state } = counting((n) => n)
         const inputs = Array.from({ length: 200 }, (_, i) => p.run({ tool: search, input: i }, handler))
         const all = Effect.all(inputs)
@@ -360,7 +336,7 @@ describe("CacheMiddleware", () => {
 
     it.effect("does not keep an answer that is larger than maxEntryBytes of UTF-8", () =>
       Effect.gen(function*() {
-        const p = yield* pipeline
+        const p = yield* pipelineOf
         const tool = ToolMeta.make({ name: "big", readOnly: true, policy: { maxEntryBytes: 12 } })
         for (
           const [text, runs] of [["x".repeat(10), 1], ["x".repeat(11), 2], ["€".repeat(3), 1], [
@@ -380,7 +356,7 @@ describe("CacheMiddleware", () => {
   describe("what the caller asks for", () => {
     it.effect("bypasses and refreshes", () =>
       Effect.gen(function*() {
-        const p = yield* pipeline
+        const p = yield* pipelineOf
         const { handler } = counting((n) => n)
         const call = p.run({ tool: search }, handler)
         const mode = (m: "use" | "bypass" | "refresh") => Effect.provideService(call, CacheMiddleware.CacheMode, m)
@@ -393,7 +369,7 @@ describe("CacheMiddleware", () => {
 
     it.effect("says where an answer came from", () =>
       Effect.gen(function*() {
-        const p = yield* pipeline
+        const p = yield* pipelineOf
         const inner = p.run({ tool: ToolMeta.make({ name: "inner" }) }, Effect.succeed(1))
         const call = CacheMiddleware.withStatus(p.run({ tool: search }, inner))
         assert.deepStrictEqual(yield* call, { value: 1, cache: "miss" })
@@ -412,7 +388,7 @@ describe("CacheMiddleware", () => {
     it.effect("gives an old answer at once while one call in the background fetches a new one", () => {
       const records: Array<CallRecord.CallRecord> = []
       return Effect.gen(function*() {
-        const p = yield* pipeline
+        const p = yield* pipelineOf
         const gate = yield* Deferred.make<void>()
         let runs = 0
         const callers: Array<string> = []
@@ -445,7 +421,7 @@ describe("CacheMiddleware", () => {
 
     it.effect("keeps the old answer when the refresh fails, and tries again at the next call", () =>
       Effect.gen(function*() {
-        const p = yield* pipeline
+        const p = yield* pipelineOf
         let runs = 0
         const call = p.run(
           { tool: swr },
@@ -465,7 +441,7 @@ describe("CacheMiddleware", () => {
       Effect.gen(function*() {
         let interrupted = 0
         yield* Effect.gen(function*() {
-          const p = yield* pipeline
+          const p = yield* pipelineOf
           let runs = 0
           const call = p.run(
             { tool: swr },
@@ -493,7 +469,7 @@ describe("CacheMiddleware", () => {
     it.effect("gives an old answer when the tool cannot be reached, and says so", () => {
       const records: Array<CallRecord.CallRecord> = []
       return Effect.gen(function*() {
-        const p = yield* pipeline
+        const p = yield* pipelineOf
         const tool = ToolMeta.make({
           name: "sie",
           readOnly: true,
@@ -557,7 +533,7 @@ describe("CacheMiddleware", () => {
     for (const [name, outcome] of outcomes) {
       it.effect(`forgets what a write invalidates when it ${name}`, () =>
         Effect.gen(function*() {
-          const p = yield* pipeline
+          const p = yield* pipelineOf
           const { handler } = counting((n) => n)
           const get = (id: number) => p.run({ tool: read, input: id }, handler)
           assert.deepStrictEqual([yield* get(1), yield* get(2)], [1, 2])
@@ -569,7 +545,7 @@ describe("CacheMiddleware", () => {
 
     it.effect("forgets the namespace when the policy cannot say what a write has changed", () =>
       Effect.gen(function*() {
-        const p = yield* pipeline
+        const p = yield* pipelineOf
         const { handler } = counting((n) => n)
         const get = p.run({ tool: read, input: 1 }, handler)
         const bad = ToolMeta.make({
@@ -584,7 +560,7 @@ describe("CacheMiddleware", () => {
 
     it.effect("neither stores nor shares an answer that was begun before the write", () =>
       Effect.gen(function*() {
-        const p = yield* pipeline
+        const p = yield* pipelineOf
         const gate = yield* Deferred.make<void>()
         let runs = 0
         const get = p.run(

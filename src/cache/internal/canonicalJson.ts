@@ -16,8 +16,14 @@ const needsEscape = /["\\\u0000-\u001f\ud800-\udfff]/
 
 let room = 0
 
-const quote = (text: string): string => {
+// Counts what is written, so that a small graph of shared objects cannot become an endless text.
+const counted = (text: string): string => {
   if ((room -= text.length + 1) < 0) throw notJson
+  return text
+}
+
+const quote = (text: string): string => {
+  if ((room -= text.length + 3) < 0) throw notJson
   if (text.length < 64 && !needsEscape.test(text)) return `"${text}"`
   // RFC 8785 section 3.2.2.2: lone surrogates are an error. JSON.stringify would print them as escapes.
   if (!text.isWellFormed()) throw notJson
@@ -45,11 +51,11 @@ const write = (value: unknown, depth: number): string => {
     case "number":
       // NaN and the infinities are the numbers that differ from themselves when subtracted. -0 prints as 0.
       if (value - value !== 0) throw notJson
-      return `${value}`
+      return counted(`${value}`)
     case "boolean":
-      return value ? "true" : "false"
+      return counted(value ? "true" : "false")
     case "object":
-      return value === null ? "null" : writeObject(value, depth)
+      return value === null ? counted("null") : writeObject(value, depth)
     default:
       throw notJson
   }
@@ -64,7 +70,6 @@ const writeObject = (value: object, depth: number): string => {
     if (length === 0) return "[]"
     let text = `[${write(value[0], depth + 1)}`
     for (let i = 1; i < length; i++) {
-      if (--room < 0) throw notJson
       text += `,${write(value[i], depth + 1)}`
     }
     return `${text}]`
@@ -115,7 +120,7 @@ export const survivesJson = (value: unknown, lenient: boolean): boolean => {
 }
 
 const survives = (value: unknown, lenient: boolean, depth: number): boolean => {
-  // Counted because a small graph of shared objects can be an endless text.
+  // Counted for the same reason as what `write` writes.
   if (--room < 0) return false
   switch (typeof value) {
     case "string":

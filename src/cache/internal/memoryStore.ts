@@ -46,6 +46,7 @@ export const checkMemoryOptions = (
 export const makeMemoryStore = (where: string, options: MemoryOptions | undefined): Store => {
   const { maxBytes, maxEntries } = checkMemoryOptions(where, options)
   let evictions = 0
+  let written = 0
   let epoch = 0
   let floor = 0
   const epochs = new Map<string, number>()
@@ -80,12 +81,13 @@ export const makeMemoryStore = (where: string, options: MemoryOptions | undefine
     }
   }
 
-  // Dead entries that nobody asks for would otherwise wait for their turn at the end of the list.
+  // Dead entries that nobody asks for would otherwise wait for their turn at the end of the list. Every 32 entries, up
+  // to 64 are looked at, oldest use first, so that more can go than come.
   const sweep = (now: number): void => {
     let steps = 0
     for (const key of entries.rkeys()) {
       const entry = entries.peek(key)
-      if (++steps > 2 || entry === undefined || (entry.keepUntil > now && isAlive(entry))) return
+      if (++steps > 64 || entry === undefined || (entry.keepUntil > now && isAlive(entry))) return
       entries.delete(key)
     }
   }
@@ -104,7 +106,7 @@ export const makeMemoryStore = (where: string, options: MemoryOptions | undefine
     set: (key, entry) =>
       Effect.withFiber((fiber) => {
         const now = monotonicMillis(fiber)
-        sweep(now)
+        if ((++written & 31) === 0) sweep(now)
         const since = typeof entry.mark === "number" ? entry.mark : epoch
         const kept: MemoryEntry = {
           key,
