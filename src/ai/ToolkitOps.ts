@@ -45,7 +45,12 @@ export type GuardedTool<T extends Tool.Any> = T extends
     ? Tool.Tool<Name, Omit<Config, "failure"> & WithRefusal<Config>, Requirements>
   : never
 
-/** @internal */
+/**
+ * What `guard` changes about a tool: its failure.
+ *
+ * @category utility types
+ * @since 0.1.0
+ */
 export interface WithRefusal<Config extends { readonly failure: Schema.Constraint }> {
   readonly failure: Schema.Union<readonly [Config["failure"], typeof ToolRefusal.ToolRefusal]>
 }
