@@ -56,8 +56,8 @@ const mend = (name: string, allowed: RegExp): string => {
 
 const metricName = (name: string): string => mend(name, /[^A-Za-z0-9_:]/g)
 
-// Names that start with two underscores are Prometheus' own.
-const labelName = (name: string): string => mend(name, /[^A-Za-z0-9_]/g).replace(/^__+/, "_")
+// Names that start with two underscores are Prometheus' own, and one of nothing else would grow a second with its number.
+const labelName = (name: string): string => mend(name, /[^A-Za-z0-9_]/g).replace(/^_+$/, "label").replace(/^__+/, "_")
 
 const escapeLabel = (value: string): string =>
   value.toWellFormed().replaceAll("\\", "\\\\").replaceAll("\"", "\\\"").replaceAll("\n", "\\n")
