@@ -1,7 +1,7 @@
 /**
  * Stage 5 of 5. Keeps a misbehaving tool from taking the program with it: bulkhead, breaker, retry, timeout.
  *
- * As a formula, outermost first: `Bulkhead(Breaker(Total(Retry(Timeout(handler)))))`, where `Total` is the time
+ * As a formula, outermost first: `Bulkhead(Breaker(Total(Retry(Hedge(Timeout(handler))))))`, where `Total` is the time
  * limit for all attempts together. A tool is only ever run twice for one call when it is `readOnly` or `idempotent`, or
  * when it accepts idempotency keys and the call has one.
  *
@@ -18,6 +18,8 @@ import type { ToolMeta } from "../ToolMeta.ts"
 import * as ToolMiddleware from "../ToolMiddleware.ts"
 import * as Bulkhead from "./Bulkhead.ts"
 import * as CircuitOptions from "./CircuitOptions.ts"
+import { compose } from "./Composite.ts"
+import * as Hedge from "./Hedge.ts"
 import type { ResilienceError } from "./ResilienceError.ts"
 import { CurrentResilienceObserver } from "./ResilienceObserver.ts"
 import * as ResiliencePolicy from "./ResiliencePolicy.ts"
@@ -79,11 +81,12 @@ const resolve = (options: Options | undefined, where: string): Settings => {
 
 /** Throws where the options of a part make no sense. */
 const checkParts = (where: string, policy: ResiliencePolicy.ResiliencePolicy): void => {
-  const { bulkhead, circuitBreaker, retry, timeout } = policy
+  const { bulkhead, circuitBreaker, hedge, retry, timeout } = policy
   if (bulkhead !== false) Bulkhead.resolve(bulkhead, `${where}: bulkhead`)
   if (circuitBreaker !== false) CircuitOptions.resolve(circuitBreaker, `${where}: circuitBreaker`)
   if (retry !== false) Retry.makeUnsafe(retry, `${where}: retry`)
   if (timeout !== false) Timeout.resolve(timeout, `${where}: timeout`)
+  if (hedge !== undefined && hedge !== false) Hedge.resolve(hedge, `${where}: hedge`)
 }
 
 /** How one tool is guarded. */
@@ -93,6 +96,7 @@ interface Plan {
   readonly policy: ResiliencePolicy.ResiliencePolicy
   /** Whether a call may be run more than once. */
   readonly mayRepeat: (call: ToolCall) => boolean
+  readonly hedges: boolean
 }
 
 const always = () => true
@@ -113,35 +117,41 @@ const planOf = (settings: Settings, tool: ToolMeta): Plan => {
       ? always
       : policy.acceptsIdempotencyKey === true
       ? withIdempotencyKey
-      : never
+      : never,
+    hedges: tool.readOnly && policy.hedge !== undefined && policy.hedge !== false
   }
 }
 
 const compile = (plan: Plan, guard: Guard): ToolMiddleware.Around<ResilienceError> => {
-  const { mayRepeat, policy, where } = plan
-  const bulkhead = policy.bulkhead === false
+  const { hedges, mayRepeat, policy, where } = plan
+  const { observer } = guard
+  const budget = (policy.retry === false || mayRepeat === never) && !hedges
     ? undefined
-    : guard.bulkheadOf(policy.bulkhead ?? {}, `${where}: bulkhead`)
-  const breaker = policy.circuitBreaker === false
-    ? undefined
-    : guard.breakerOf(policy.circuitBreaker ?? {}, `${where}: circuitBreaker`)
-  const timeout = policy.timeout === false
-    ? undefined
-    : Timeout.makeUnsafe({ name: guard.key, ...policy.timeout }, `${where}: timeout`)
-  const budgetOf = () => guard.budgetOf(policy.retry === false ? undefined : policy.retry?.budget, `${where}: retry`)
-  const retry = policy.retry === false || mayRepeat === never
-    ? undefined
-    : Retry.makeUnsafe({ ...policy.retry, budget: budgetOf() }, `${where}: retry`)
+    : guard.budgetOf(policy.retry === false ? undefined : policy.retry?.budget, `${where}: retry.budget`)
+  const shared = { budget, observer }
+  const once = {
+    bulkhead: policy.bulkhead === false ? undefined : guard.bulkheadOf(policy.bulkhead ?? {}, `${where}: bulkhead`),
+    breaker: policy.circuitBreaker === false
+      ? undefined
+      : guard.breakerOf(policy.circuitBreaker ?? {}, `${where}: circuitBreaker`),
+    timeout: policy.timeout === false
+      ? undefined
+      : Timeout.makeUnsafe({ name: guard.key, ...policy.timeout }, `${where}: timeout`, { observer })
+  }
+  const repeatedly = {
+    ...once,
+    retry: policy.retry === false
+      ? undefined
+      : Retry.makeUnsafe({ name: guard.key, ...policy.retry, budget: budget ?? false }, `${where}: retry`, shared),
+    hedge: hedges && policy.hedge !== undefined && policy.hedge !== false
+      ? Hedge.makeUnsafe({ name: guard.key, ...policy.hedge, budget: budget ?? false }, `${where}: hedge`, shared)
+      : undefined
+  }
+  const runOnce = compose(once)
+  const runRepeatedly = compose(repeatedly)
   return (call, next) => {
-    const record = call.record
-    record.dependency = guard.key
-    let path: Effect.Effect<any, any, any> = next
-    if (timeout !== undefined) path = timeout.executeFor(path, record)
-    if (retry !== undefined && mayRepeat(call)) path = retry.execute(path)
-    if (timeout !== undefined) path = timeout.executeTotalFor(path, record)
-    if (breaker !== undefined) path = breaker.executeFor(path, record)
-    if (bulkhead !== undefined) path = bulkhead.executeFor(path, record)
-    return path
+    call.record.dependency = guard.key
+    return mayRepeat(call) ? runRepeatedly(next, call.record) : runOnce(next, call.record)
   }
 }
 

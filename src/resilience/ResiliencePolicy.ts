@@ -12,6 +12,7 @@ import { checkToolPatterns, matchToolPattern } from "../internal/toolPattern.ts"
 import type { ToolMeta } from "../ToolMeta.ts"
 import type * as Bulkhead from "./Bulkhead.ts"
 import type * as CircuitBreaker from "./CircuitBreaker.ts"
+import type * as Hedge from "./Hedge.ts"
 import type * as Retry from "./Retry.ts"
 import type * as Timeout from "./Timeout.ts"
 
@@ -34,7 +35,7 @@ export interface ResiliencePolicy {
   readonly retry?: Retry.Options | false | undefined
   readonly timeout?: Timeout.Options | false | undefined
   readonly bulkhead?: Bulkhead.Options | false | undefined
-  readonly hedge?: {} | false | undefined
+  readonly hedge?: Hedge.Options | false | undefined
   readonly acceptsIdempotencyKey?: boolean | undefined
 }
 

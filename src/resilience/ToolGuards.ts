@@ -14,7 +14,6 @@ import * as CircuitBreaker from "./CircuitBreaker.ts"
 import * as CircuitOptions from "./CircuitOptions.ts"
 import { type Entry, KeyedRegistry } from "./KeyedRegistry.ts"
 import type { ResilienceObserver } from "./ResilienceObserver.ts"
-import type { ResiliencePolicy } from "./ResiliencePolicy.ts"
 import * as RetryBudget from "./RetryBudget.ts"
 
 /**
@@ -43,8 +42,6 @@ export class ToolGuards extends Context.Service<ToolGuards, {
   readonly circuitBreaker: (key: string) => Effect.Effect<Option.Option<CircuitBreaker.CircuitBreaker["Service"]>>
 }>()("effect-toolops/resilience/ToolGuards") {}
 
-type Budget = Exclude<NonNullable<Exclude<ResiliencePolicy["retry"], false>>["budget"], undefined>
-
 /** @internal The parts of one key. Each is made for the first tool that wants it. */
 export class Guard implements Entry {
   readonly key: string
@@ -52,8 +49,8 @@ export class Guard implements Entry {
   isForgotten = false
   bulkhead: Bulkhead.BulkheadImpl | undefined = undefined
   breaker: CircuitBreaker.CircuitBreakerImpl | undefined = undefined
-  budget: Budget | undefined = undefined
-  private readonly observer: ResilienceObserver | undefined
+  budget: RetryBudget.RetryBudgetImpl | undefined = undefined
+  readonly observer: ResilienceObserver | undefined
   private readonly context: Context.Context<never>
   /** What the parts were made of, by the name of the part. */
   private readonly wanted = new Map<string, unknown>()
@@ -85,14 +82,10 @@ export class Guard implements Entry {
     )
   }
 
-  /** The budget for repetitions. `false` where they are not limited. */
-  budgetOf(options: Budget | undefined, where: string): Budget {
-    this.agree("retry.budget", options, where)
-    if (this.budget === undefined) {
-      const isOptions = options === undefined || (options !== false && !("snapshot" in options))
-      this.budget = isOptions ? RetryBudget.makeUnsafe(options, where) : options
-    }
-    return this.budget
+  /** The budget for repetitions, unless nobody limits them. */
+  budgetOf(option: RetryBudget.BudgetOption | undefined, where: string): RetryBudget.RetryBudgetImpl | undefined {
+    this.agree("retry.budget", option, where)
+    return this.budget ??= RetryBudget.fromOption(option, where)
   }
 
   snapshot(): Effect.Effect<GuardSnapshot> {
@@ -101,9 +94,7 @@ export class Guard implements Entry {
       key: Effect.succeed(this.key),
       circuitBreaker: this.breaker?.snapshot ?? absent,
       bulkhead: this.bulkhead?.snapshot ?? absent,
-      retryBudget: this.budget === undefined || this.budget === false || !("snapshot" in this.budget)
-        ? absent
-        : this.budget.snapshot
+      retryBudget: this.budget?.snapshot ?? absent
     })
   }
 
