@@ -122,16 +122,17 @@ const millisOf = (duration: Duration.Duration): number | undefined => {
   return Number.isSafeInteger(millis) ? millis : undefined
 }
 
-const waitFor = (duration: Duration.Duration): string => {
-  const millis = millisOf(duration)
-  if (millis === undefined) return "Do not try again."
-  const seconds = Math.ceil(millis / 1000)
-  return `Try again in ${seconds} ${seconds === 1 ? "second" : "seconds"}.`
-}
-
 interface Advice {
   readonly advice: string
   readonly retryable: boolean
+}
+
+const waitFor = (duration: Duration.Duration): Advice => {
+  const millis = millisOf(duration)
+  // Some calls are too big for their limit and never pass.
+  if (millis === undefined) return { advice: "Do not try again.", retryable: false }
+  const seconds = Math.ceil(millis / 1000)
+  return { advice: `Try again in ${seconds} ${seconds === 1 ? "second" : "seconds"}.`, retryable: true }
 }
 
 const adviceOf = (reason: PipelineError["reason"], tool: Pick<ToolMeta, "readOnly" | "idempotent">): Advice => {
@@ -149,7 +150,7 @@ const adviceOf = (reason: PipelineError["reason"], tool: Pick<ToolMeta, "readOnl
       return { advice: `Ask for these scopes: ${reason.requiredScopes.join(" ")}.`, retryable: false }
     case "RateLimited":
     case "CircuitOpen":
-      return { advice: waitFor(reason.retryAfter), retryable: true }
+      return waitFor(reason.retryAfter)
     case "AuthUnavailable":
     case "LimitStoreUnavailable":
     case "BulkheadFull":

@@ -219,9 +219,9 @@ export const layer = <
   const tools = Object.values<Tool.Any>(toolkit.tools).filter(requiresHandler)
   const build = Effect.gen(function*() {
     const pipeline = yield* ToolPipeline.ToolPipeline
-    const given: Record<string, AnyHandler | undefined> = Effect.isEffect(handlers) ? yield* handlers : handlers
+    const given: Record<string, AnyHandler> = Effect.isEffect(handlers) ? yield* handlers : handlers
     const seen = new Map<string, string>()
-    const behind: Record<string, AnyHandler> = {}
+    const behind: Array<readonly [name: string, handler: AnyHandler]> = []
     for (const tool of tools) {
       const meta = ToolPolicy.metaOf(tool, options)
       const other = seen.get(meta.id)
@@ -229,12 +229,11 @@ export const layer = <
         throw new TypeError(`ToolkitOps.layer: ${other} and ${tool.name} are both named ${meta.id}`)
       }
       seen.set(meta.id, tool.name)
-      const handler = given[tool.name]
-      if (typeof handler !== "function") throw new TypeError(`ToolkitOps.layer: ${tool.name} has no handler`)
-      behind[tool.name] = guardHandler(pipeline, meta, handler)
+      if (!Object.hasOwn(given, tool.name)) throw new TypeError(`ToolkitOps.layer: ${tool.name} has no handler`)
+      behind.push([tool.name, guardHandler(pipeline, meta, given[tool.name]!)])
     }
     // The names and types of the handlers are those of `given`.
-    return behind as unknown as Toolkit.HandlersFrom<Tools>
+    return Object.fromEntries(behind) as unknown as Toolkit.HandlersFrom<Tools>
   })
   return toolkit.toLayer(build)
 }

@@ -3,6 +3,7 @@ import { Duration, Effect, Schema } from "effect"
 import { ToolMeta } from "effect-toolops"
 import { ToolRefusal } from "effect-toolops/ai"
 import { AuthError } from "effect-toolops/auth"
+import { RateLimitError } from "effect-toolops/limit"
 import { ResilienceError } from "effect-toolops/resilience"
 
 describe("ToolRefusal", () => {
@@ -15,6 +16,30 @@ describe("ToolRefusal", () => {
     })
     assert.isFalse(ToolRefusal.fromError(timedOut, tool).retryable)
     assert.isTrue(ToolRefusal.fromError(timedOut, safe).retryable)
+  })
+
+  it("does not invite to repeat what will never pass", () => {
+    const limited = new RateLimitError.RateLimitError({
+      reason: new RateLimitError.RateLimited({ limit: "x", per: "identity", retryAfter: Duration.infinity })
+    })
+    const { message, retryable, retryAfterMillis } = ToolRefusal.fromError(limited, safe)
+    assert.deepStrictEqual([message, retryable, retryAfterMillis], [
+      "The rate limit is used up. Do not try again.",
+      false,
+      undefined
+    ])
+  })
+
+  it("rounds a wait up", () => {
+    const limited = new RateLimitError.RateLimitError({
+      reason: new RateLimitError.RateLimited({
+        limit: "x",
+        per: "identity",
+        retryAfter: Duration.nanos(1_000_000_001n)
+      })
+    })
+    const { message, retryAfterMillis } = ToolRefusal.fromError(limited, safe)
+    assert.deepStrictEqual([message, retryAfterMillis], ["The rate limit is used up. Try again in 2 seconds.", 1_001])
   })
 
   it("says which scopes to ask for, and not what stands behind a tool", () => {
