@@ -34,7 +34,7 @@ const rules = Rbac.layer({
 
 const callers = (settings: Settings) =>
   ApiKey.layer().pipe(Layer.provide(
-    ApiKey.layerMemory({ keys: settings.keys.map((key) => ({ id: key.principal, ...key })) })
+    ApiKey.layerMemory({ keys: settings.keys.map((key, index) => ({ id: `key-${index + 1}`, ...key })) })
   ))
 
 const limits = (settings: Settings) =>

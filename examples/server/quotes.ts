@@ -63,11 +63,16 @@ export const upstreamLocal: Layer.Layer<Upstream> = Layer.effect(
         response.end(`${mode}\n`)
         return
       }
+      if (action !== "quotes" || !/^[A-Z]{1,8}$/.test(argument)) {
+        response.statusCode = 404
+        response.end()
+        return
+      }
       requests += 1
       const answer = () => {
         serial += 1
         response.setHeader("content-type", "application/json")
-        response.end(JSON.stringify({ symbol: decodeURIComponent(argument), price: 100 + serial, serial }))
+        response.end(JSON.stringify({ symbol: argument, price: 100 + serial, serial }))
       }
       switch (mode) {
         case "ok":

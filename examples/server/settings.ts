@@ -3,7 +3,7 @@
  *
  * A mistake is one line that names the variable. Values are not repeated, because a misplaced one may be a key.
  */
-import { Config, ConfigProvider, Data, Effect, type Redacted, Schema } from "effect"
+import { Config, ConfigProvider, Data, Effect, Redacted, Schema } from "effect"
 import { ApiKey } from "effect-toolops/auth"
 import { readFile } from "node:fs/promises"
 
@@ -57,11 +57,15 @@ const HttpUrl = Schema.String.check(
   Schema.makeFilter((text: string) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol))
 )
 
-const KeyFile = Schema.fromJsonString(Schema.Array(Schema.Struct({
-  key: Schema.RedactedFromValue(Schema.String.check(Schema.isMinLength(16))),
-  principal: Schema.NonEmptyString,
-  roles: Schema.Array(Schema.Literals(["reader", "writer"]))
-})))
+const KeyFile = Schema.fromJsonString(
+  Schema.Array(Schema.Struct({
+    key: Schema.RedactedFromValue(Schema.String.check(Schema.isPattern(/^[\x21-\x7e]{16,512}$/))),
+    principal: Schema.NonEmptyString,
+    roles: Schema.Array(Schema.Literals(["reader", "writer"]))
+  })).check(
+    Schema.makeFilter((keys) => new Set(keys.map(({ key }) => Redacted.value(key))).size === keys.length)
+  )
+)
 
 const readKeys = (path: string): Effect.Effect<ReadonlyArray<Key>, SettingsError> => {
   const problem = (text: string) => new SettingsError({ field: "TOOLOPS_KEYS_FILE", problem: text })
@@ -72,7 +76,7 @@ const readKeys = (path: string): Effect.Effect<ReadonlyArray<Key>, SettingsError
     Effect.flatMap((text) =>
       Effect.mapError(Schema.decodeEffect(KeyFile)(text, { onExcessProperty: "error" }), () =>
         problem(
-          `${path} must hold a JSON list of { key, principal, roles }, keys of 16 characters or more, roles from reader and writer`
+          `${path} must hold a JSON list of { key, principal, roles }, all keys different and of 16 to 512 printable characters, roles from reader and writer`
         ))
     )
   )

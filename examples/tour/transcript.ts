@@ -7,10 +7,10 @@ export class Transcript {
 
   readonly chapter = (title: string): void => console.log(`\n${title}\n`)
 
-  readonly show = (line: string): void => console.log(`         ${line}`)
+  readonly show = (line: string | undefined): void => console.log(`         ${line}`)
 
-  readonly check = (title: string, expected: string, run: Effect.Effect<string>): Effect.Effect<void> =>
-    Effect.map(run, (came) => {
+  readonly check = (title: string, expected: string, run: string | Effect.Effect<string>): Effect.Effect<void> =>
+    Effect.map(typeof run === "string" ? Effect.succeed(run) : run, (came) => {
       const isAsExpected = came === expected
       this.#steps += 1
       if (!isAsExpected) this.#failed += 1

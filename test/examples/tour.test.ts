@@ -20,7 +20,7 @@ const story: ReadonlyArray<readonly [step: string, came: string]> = [
   ["and the circuit is closed", "ok, asked once"],
   ["the upstream hangs", "refused, TimedOut, in under 4 seconds"],
   ["metrics by outcome", "ok failed rejected timed_out"],
-  ["one call as spans", "tool.exec.quotes.latest inside"],
+  ["one call as spans", "tool.exec.quotes.latest"],
   ["arguments of calls in spans", "none"]
 ]
 
