@@ -1,1 +1,1 @@
-export {}
+export * as SqliteCacheStore from "./SqliteCacheStore.ts"

@@ -1,0 +1,238 @@
+/**
+ * A `CacheStore` in a file: answers survive a restart, and the processes of one machine share them.
+ *
+ * The file is SQLite's, in WAL mode, and may be killed, truncated or overwritten at any time: an entry carries a digest
+ * of itself, so what comes back is what was stored or nothing. A file that is not ours or is damaged is moved aside as
+ * `<path>.corrupt-<time>` and a new one begun. While the file cannot be used (locked, full disk) the cache is bypassed.
+ *
+ * Entries outlive the process, so their times are the wall clock's. An entry from the future counts as none: when the
+ * clock is set back, answers end early rather than late.
+ *
+ * @since 0.1.0
+ */
+import * as Clock from "effect/Clock"
+import * as Config from "effect/Config"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as CacheError from "../cache/CacheError.ts"
+import { isCacheKey } from "../cache/CacheKey.ts"
+import { CacheStore, type Entry, type NewEntry, type Store, type StoreStats } from "../cache/CacheStore.ts"
+import { sha256Hex } from "../internal/hash.ts"
+import { monotonicMillis } from "../internal/monotonic.ts"
+import * as Check from "../internal/options.ts"
+import { CacheFile, isDamage } from "./internal/cacheFile.ts"
+
+/**
+ * What `layer` takes.
+ *
+ * - `path`: the file. Its folder must exist. It is made with mode 0600, because answers may be private.
+ * - `maxBytes`: how many bytes of answers, keys and bookkeeping are held. Default 256 MiB; what would end soonest goes
+ *   first. The file may be larger by what SQLite keeps for reuse and by its write-ahead log.
+ * - `busyTimeout`: how long a write waits for another process's write. It waits on the event loop. Default 25 ms.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options {
+  readonly path: string
+  readonly maxBytes?: number | undefined
+  readonly busyTimeout?: Duration.Input | undefined
+}
+
+const where = "SqliteCacheStore.layer"
+
+const resolve = (options: Options) => {
+  Check.known(where, options, ["path", "maxBytes", "busyTimeout"])
+  if (typeof options.path !== "string" || options.path.length === 0) {
+    throw new TypeError(`${where}: path must be a non-empty string`)
+  }
+  return {
+    path: options.path,
+    maxBytes: Check.integer(where, "maxBytes", options.maxBytes ?? 256 * 1024 * 1024, 4096),
+    busyMillis: Check.millis(where, "busyTimeout", options.busyTimeout ?? 25, { allowZero: true })
+  }
+}
+
+/** A file that could not be opened is tried again no sooner than this. */
+const reopenMillis = 1000
+
+/** A file is moved aside no more often than this, so that a disk that damages files is not filled with them. */
+const rebuildMillis = 10_000
+
+/** Entries deleted in one transaction, so that a large invalidation does not hold up the event loop. */
+const step = 500
+
+class SqliteStore implements Store {
+  readonly name = "sqlite"
+  readonly #options: ReturnType<typeof resolve>
+  #file: CacheFile | undefined = undefined
+  #triedAt = -Infinity
+  #rebuiltAt = -Infinity
+  #errors = 0
+  #evictions = 0
+
+  constructor(options: ReturnType<typeof resolve>) {
+    this.#options = options
+  }
+
+  readonly get = (key: string): Effect.Effect<Entry | undefined, CacheError.CacheError> =>
+    this.#use((file, fiber) => {
+      const row = file.read(key)
+      if (row === undefined) return undefined
+      const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
+      if (now >= row.keep || now < row.written) return undefined
+      if (row.digest !== digestOf(key, row.text)) {
+        file.remove(key)
+        return undefined
+      }
+      const offset = monotonicMillis(fiber) - now
+      return { key, text: row.text, freshUntil: row.fresh + offset, keepUntil: row.keep + offset }
+    })
+
+  readonly set = (key: string, entry: NewEntry): Effect.Effect<void, CacheError.CacheError> =>
+    this.#use((file, fiber) => {
+      if (!isCacheKey(key) || !(entry.keepMillis > 0)) return
+      const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
+      this.#evictions += file.write({
+        key,
+        text: entry.text,
+        digest: digestOf(key, entry.text),
+        written: now,
+        fresh: Math.floor(now + entry.freshMillis),
+        keep: Math.floor(now + entry.keepMillis),
+        labels: entry.labels,
+        mark: typeof entry.mark === "number" ? entry.mark : undefined
+      }, this.#options.maxBytes)
+    })
+
+  readonly remove = (key: string): Effect.Effect<void, CacheError.CacheError> => this.#use((file) => file.remove(key))
+
+  readonly invalidate = (labels: ReadonlyArray<string>): Effect.Effect<void, CacheError.CacheError> =>
+    Effect.andThen(
+      this.#use((file) => file.markInvalid(labels)),
+      this.#inSteps((file) => file.removeLabelled(labels, step))
+    )
+
+  readonly clear: Effect.Effect<void, CacheError.CacheError> = Effect.suspend(() =>
+    Effect.andThen(this.#use((file) => file.markAllInvalid()), this.#inSteps((file) => file.removeAny(step)))
+  )
+
+  readonly mark: Effect.Effect<unknown, CacheError.CacheError> = Effect.suspend(() => this.#use((file) => file.mark()))
+
+  readonly stats: Effect.Effect<StoreStats, CacheError.CacheError> = Effect.suspend(() =>
+    Effect.map(
+      Effect.orElseSucceed(this.#use((file) => file.stats()), () => ({ entries: undefined, bytes: undefined })),
+      (held) => ({ store: this.name, ...held, evictions: this.#evictions, errors: this.#errors })
+    )
+  )
+
+  readonly close = (): void => {
+    this.#file?.close()
+    this.#file = undefined
+    this.#triedAt = Infinity
+  }
+
+  #inSteps(remove: (file: CacheFile) => number): Effect.Effect<void, CacheError.CacheError> {
+    return Effect.flatMap(
+      this.#use(remove),
+      (removed) => removed < step ? Effect.void : Effect.andThen(Effect.yieldNow, this.#inSteps(remove))
+    )
+  }
+
+  #use<A>(
+    operation: (file: CacheFile, fiber: Fiber.Fiber<unknown, unknown>) => A
+  ): Effect.Effect<A, CacheError.CacheError> {
+    return Effect.withFiber((fiber) => {
+      try {
+        const file = this.#open(fiber)
+        if (file !== undefined) return Effect.succeed(operation(file, fiber))
+      } catch (cause) {
+        return this.#failed(cause, fiber)
+      }
+      return this.#failed(undefined, fiber)
+    })
+  }
+
+  #open(fiber: Fiber.Fiber<unknown, unknown>): CacheFile | undefined {
+    if (this.#file !== undefined) return this.#file
+    const now = monotonicMillis(fiber)
+    if (now - this.#triedAt < reopenMillis) return undefined
+    this.#triedAt = now
+    const { busyMillis, path } = this.#options
+    const mayRebuild = now - this.#rebuiltAt >= rebuildMillis
+    const file = CacheFile.open(path, busyMillis, fiber.getRef(Clock.Clock).currentTimeMillisUnsafe(), mayRebuild)
+    if (file.isRebuilt) this.#rebuiltAt = now
+    return this.#file = file
+  }
+
+  #failed(cause: unknown, fiber: Fiber.Fiber<unknown, unknown>): Effect.Effect<never, CacheError.CacheError> {
+    this.#errors++
+    const file = this.#file
+    if (file !== undefined && isDamage(cause)) {
+      this.#file = undefined
+      const { busyMillis, path } = this.#options
+      const now = monotonicMillis(fiber)
+      try {
+        // Where another process has begun a new file already, the next operation opens that one.
+        const mayRebuild = file.isAt(path) && now - this.#rebuiltAt >= rebuildMillis
+        file.close()
+        if (mayRebuild) {
+          this.#rebuiltAt = now
+          this.#file = CacheFile.rebuild(path, busyMillis, fiber.getRef(Clock.Clock).currentTimeMillisUnsafe())
+        } else this.#triedAt = -Infinity
+      } catch {
+        // Tried again when the next operation opens the file.
+      }
+    }
+    return Effect.fail(
+      new CacheError.CacheError({
+        reason: new CacheError.StoreUnavailable({ store: this.name, ...(cause === undefined ? {} : { cause }) })
+      })
+    )
+  }
+}
+
+const digestOf = (key: string, text: string): string => sha256Hex(`${key}\n${text}`).slice(0, 32)
+
+/**
+ * Provides a `CacheStore` in a file.
+ *
+ * **Gotchas**
+ *
+ * SQLite runs on the event loop: a hit takes some ten microseconds. Put `TieredCacheStore` in front of it where that is
+ * too much. The file belongs on a local disk.
+ *
+ * **Example** (A cache that survives restarts)
+ *
+ * ```ts no-run
+ * import { Layer } from "effect"
+ * import { ToolCache } from "effect-toolops/cache"
+ * import { SqliteCacheStore } from "effect-toolops/node"
+ *
+ * const Live = ToolCache.layer.pipe(Layer.provide(SqliteCacheStore.layer({ path: "./cache.db" })))
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options: Options): Layer.Layer<CacheStore> => layerOf(resolve(options))
+
+/**
+ * `layer` with options from the configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<CacheStore, Config.ConfigError> =>
+  Layer.unwrap(Effect.map(Config.unwrap(options), layer))
+
+const layerOf = (options: ReturnType<typeof resolve>): Layer.Layer<CacheStore> =>
+  Layer.effect(
+    CacheStore,
+    Effect.acquireRelease(
+      Effect.sync(() => new SqliteStore(options)),
+      (store) => Effect.sync(store.close)
+    )
+  )

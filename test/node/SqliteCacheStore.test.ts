@@ -1,0 +1,263 @@
+import { afterAll, assert, describe, it } from "@effect/vitest"
+import { Effect, Layer } from "effect"
+import { ToolMeta } from "effect-toolops"
+import { CacheStore, ToolCache } from "effect-toolops/cache"
+import { SqliteCacheStore } from "effect-toolops/node"
+import { TestClock } from "effect/testing"
+import { fork } from "node:child_process"
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
+import { suite } from "../cache/CacheStoreTest.ts"
+import { cached, pipelineOf } from "../cache/support.ts"
+
+const folder = mkdtempSync(join(tmpdir(), "toolops-cache-"))
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+let files = 0
+const fresh = () => join(folder, `cache-${files++}.db`)
+
+suite("SqliteCacheStore", Layer.unwrap(Effect.sync(() => SqliteCacheStore.layer({ path: fresh() }))), { tenants: 100 })
+
+const entry = (text: string, over?: Partial<CacheStore.NewEntry>): CacheStore.NewEntry => ({
+  text,
+  freshMillis: 60_000,
+  keepMillis: 60_000,
+  labels: ["tool:t"],
+  mark: undefined,
+  ...over
+})
+
+const withStore = <A, E>(options: SqliteCacheStore.Options, use: (store: CacheStore.Store) => Effect.Effect<A, E>) =>
+  Effect.provide(Effect.flatMap(CacheStore.CacheStore, use), SqliteCacheStore.layer(options))
+
+const integrity = (path: string) => {
+  const db = new DatabaseSync(path)
+  try {
+    return db.prepare("PRAGMA integrity_check").get()?.["integrity_check"]
+  } finally {
+    db.close()
+  }
+}
+
+const tool = ToolMeta.make({ name: "t", readOnly: true })
+
+/** Calls a tool ten times with ten inputs, twice, and says how many runs it took. Every answer must be right. */
+const runs = Effect.gen(function*() {
+  const p = yield* pipelineOf
+  let count = 0
+  for (let i = 0; i < 20; i++) {
+    const answer = yield* p.run({ tool, input: i % 10 }, Effect.sync(() => (count++, `answer ${i % 10}`)))
+    assert.strictEqual(answer, `answer ${i % 10}`)
+  }
+  return count
+})
+
+describe("SqliteCacheStore", () => {
+  it.effect("keeps answers over a restart, in a file that nobody else may read", () =>
+    Effect.gen(function*() {
+      const path = fresh()
+      const live = cached({ store: SqliteCacheStore.layer({ path }) })
+      assert.strictEqual(yield* Effect.provide(runs, live, { local: true }), 10)
+      assert.strictEqual(yield* Effect.provide(runs, cached({ store: SqliteCacheStore.layer({ path }) })), 0)
+      assert.strictEqual(statSync(path).mode & 0o777, 0o600)
+    }))
+
+  it.effect("shares one file between two stores, invalidations too", () =>
+    Effect.gen(function*() {
+      const path = fresh()
+      yield* withStore({ path }, (first) =>
+        withStore({ path }, (second) =>
+          Effect.gen(function*() {
+            const mark = yield* second.mark!
+            yield* first.set("k", entry("1", { labels: ["tag:x"] }))
+            assert.strictEqual((yield* second.get("k"))?.text, "1")
+            yield* first.invalidate(["tag:x"])
+            assert.isUndefined(yield* second.get("k"))
+            yield* second.set("k", entry("old", { labels: ["tag:x"], mark }))
+            assert.isUndefined(yield* first.get("k"))
+          })))
+    }))
+
+  it.effect("holds at most maxBytes", () =>
+    withStore({ path: fresh(), maxBytes: 50_000 }, (store) =>
+      Effect.gen(function*() {
+        for (let i = 0; i < 200; i++) {
+          yield* store.set(`k${i}`, entry("x".repeat(1000), { keepMillis: 60_000 + i, freshMillis: 1000 }))
+          const { bytes } = yield* store.stats
+          assert.isAtMost(bytes!, 50_000)
+        }
+        const stats = yield* store.stats
+        assert.isAbove(stats.entries!, 25)
+        assert.strictEqual(stats.evictions, 200 - stats.entries!)
+        assert.isDefined(yield* store.get("k199"))
+        assert.isUndefined(yield* store.get("k0"))
+        yield* store.set("large", entry("x".repeat(60_000)))
+        assert.isUndefined(yield* store.get("large"))
+        yield* store.clear
+        assert.deepInclude(yield* store.stats, { entries: 0, bytes: 0 })
+      })))
+
+  it.effect("lets dead entries go a few at a time", () =>
+    withStore({ path: fresh() }, (store) =>
+      Effect.gen(function*() {
+        for (let i = 0; i < 40; i++) yield* store.set(`old${i}`, entry("1", { keepMillis: 1000 }))
+        yield* TestClock.adjust("2 seconds")
+        yield* store.set("new", entry("1"))
+        assert.strictEqual((yield* store.stats).entries, 33)
+        for (let i = 0; i < 10; i++) yield* store.set("new", entry("1"))
+        assert.strictEqual((yield* store.stats).entries, 1)
+      })))
+
+  it.effect("takes an entry from the future for none, after the clock was set back", () =>
+    withStore({ path: fresh() }, (store) =>
+      Effect.gen(function*() {
+        yield* TestClock.adjust("1 hour")
+        yield* store.set("k", entry("1"))
+        yield* TestClock.setTime(0)
+        assert.isUndefined(yield* store.get("k"))
+      })))
+
+  const damages: ReadonlyArray<[string, (path: string) => void]> = [
+    ["truncated to nothing", (path) => truncateSync(path, 0)],
+    ["truncated in the middle", (path) => truncateSync(path, 4096 + 100)],
+    ["overwritten with noise", (path) => writeFileSync(path, Buffer.alloc(40_960, "noise"))],
+    ["overwritten with text", (path) => writeFileSync(path, "this is not a database")],
+    ["replaced by a directory", (path) => {
+      rmSync(path)
+      mkdirSync(path)
+    }],
+    ["another program's database", (path) => {
+      rmSync(path)
+      const db = new DatabaseSync(path)
+      db.exec("CREATE TABLE precious (x); INSERT INTO precious VALUES (1)")
+      db.close()
+    }],
+    ["deleted", (path) => rmSync(path)]
+  ]
+  for (const [name, damage] of damages) {
+    it.effect(`answers calls from a file that is ${name} before it is opened, and rebuilds it`, () =>
+      Effect.gen(function*() {
+        const path = fresh()
+        yield* Effect.provide(runs, cached({ store: SqliteCacheStore.layer({ path }) }), { local: true })
+        const before = readdirSync(folder).length
+        damage(path)
+        for (const suffix of ["-wal", "-shm"]) rmSync(path + suffix, { force: true })
+        assert.strictEqual(
+          yield* Effect.provide(runs, cached({ store: SqliteCacheStore.layer({ path }) }), { local: true }),
+          10
+        )
+        assert.strictEqual(integrity(path), "ok")
+        const aside = readdirSync(folder).filter((file) => file.startsWith(`${path.slice(folder.length + 1)}.corrupt-`))
+        // An empty file and no file are no file of anybody's.
+        assert.strictEqual(aside.length, name === "deleted" || name === "truncated to nothing" ? 0 : 1)
+        assert.isAtLeast(readdirSync(folder).length, before + aside.length)
+        if (name === "another program's database") {
+          const db = new DatabaseSync(join(folder, aside[0]!))
+          assert.strictEqual(db.prepare("SELECT x FROM precious").get()?.["x"], 1)
+          db.close()
+        }
+      }))
+
+    it.effect(`answers calls while its file is ${name}`, () => {
+      const path = fresh()
+      return Effect.gen(function*() {
+        assert.strictEqual(yield* runs, 10)
+        damage(path)
+        yield* runs
+        yield* TestClock.adjust("11 seconds")
+        yield* runs
+        yield* TestClock.adjust("11 seconds")
+        yield* runs
+      }).pipe(
+        Effect.provide(cached({ store: SqliteCacheStore.layer({ path }) })),
+        Effect.andThen(Effect.suspend(() => Effect.provide(runs, cached({ store: SqliteCacheStore.layer({ path }) })))),
+        Effect.andThen(Effect.sync(() => assert.strictEqual(integrity(path), "ok")))
+      )
+    })
+  }
+
+  it.effect("gives no text that was changed in the file", () =>
+    Effect.gen(function*() {
+      const path = fresh()
+      yield* withStore({ path }, (store) => store.set("k", entry("\"right\"")))
+      const db = new DatabaseSync(path)
+      db.exec("UPDATE entries SET text = '\"wrong\"'")
+      db.close()
+      yield* withStore({ path }, (store) =>
+        Effect.gen(function*() {
+          assert.isUndefined(yield* store.get("k"))
+          yield* store.set("k", entry("\"right\""))
+          assert.isDefined(yield* store.get("k"))
+        }))
+    }))
+
+  it.effect("answers calls while another process holds the lock", () =>
+    Effect.gen(function*() {
+      const path = fresh()
+      yield* Effect.gen(function*() {
+        assert.strictEqual(yield* runs, 10)
+        const other = new DatabaseSync(path)
+        other.exec("BEGIN EXCLUSIVE")
+        const p = yield* pipelineOf
+        assert.strictEqual(yield* p.run({ tool, input: "new" }, Effect.succeed("x")), "x")
+        other.exec("ROLLBACK")
+        other.close()
+        assert.isAbove((yield* (yield* ToolCache.ToolCache).stats).errors, 0)
+        assert.strictEqual(yield* runs, 0)
+      }).pipe(Effect.provide(cached({ store: SqliteCacheStore.layer({ path, busyTimeout: 5 }) })))
+    }))
+
+  it.effect("answers calls when the file cannot be made, and begins it when it can", () =>
+    Effect.gen(function*() {
+      const path = join(folder, "later", "cache.db")
+      yield* Effect.gen(function*() {
+        assert.strictEqual(yield* runs, 20)
+        mkdirSync(join(folder, "later"))
+        yield* TestClock.adjust("2 seconds")
+        assert.strictEqual(yield* runs, 10)
+      }).pipe(Effect.provide(cached({ store: SqliteCacheStore.layer({ path }) })))
+    }))
+
+  it("survives kills in mid-write", { timeout: 30_000 }, async () => {
+    const path = fresh()
+    for (let i = 0; i < 6; i++) {
+      const child = fork(new URL("./sqliteWriter.ts", import.meta.url), [path], {
+        execArgv: ["-C", "@effect-toolops/source", "--no-warnings"],
+        stdio: ["ignore", "ignore", "inherit", "ipc"]
+      })
+      await new Promise((resolve) => child.once("message", resolve))
+      await new Promise((resolve) => setTimeout(resolve, (i * 7) % 23))
+      const ended = new Promise((resolve) => child.once("exit", resolve))
+      child.kill("SIGKILL")
+      await ended
+    }
+    assert.strictEqual(integrity(path), "ok")
+    const wrong = await Effect.runPromise(withStore({ path }, (store) =>
+      Effect.gen(function*() {
+        let bad = 0
+        let found = 0
+        for (let i = 0; i < 2000; i++) {
+          const held = yield* store.get(`k${i}`)
+          if (held === undefined) continue
+          found++
+          if (held.text !== JSON.stringify(`value of k${i} `.repeat(50))) bad++
+        }
+        assert.isAbove(found, 0)
+        assert.deepInclude(yield* store.stats, { entries: found })
+        return bad
+      })))
+    assert.strictEqual(wrong, 0)
+    assert.isFalse(readdirSync(folder).some((file) => file.startsWith(`${path.slice(folder.length + 1)}.corrupt-`)))
+  })
+
+  it("refuses nonsense", () => {
+    assert.throws(() => SqliteCacheStore.layer({ path: "" }), /path must be a non-empty string/)
+    assert.throws(
+      () => SqliteCacheStore.layer({ path: "x", maxBytes: 1 }),
+      /maxBytes must be an integer >= 4096, got 1/
+    )
+    assert.throws(() => SqliteCacheStore.layer({ path: "x", size: 1 } as never), /unknown option "size"/)
+    assert.isFalse(existsSync("x"))
+  })
+})
