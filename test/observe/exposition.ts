@@ -46,9 +46,10 @@ export const parseExposition = (text: string): ReadonlyArray<Sample> => {
     while (rest !== "") {
       const label = /^([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"(?:,|$)/.exec(rest)
       if (label === null) throw new Error(`not labels: ${JSON.stringify(body)}`)
-      if (label[1]! in labels || label[1]!.startsWith("__")) throw new Error(`bad label ${label[1]} in ${line}`)
-      labels[label[1]!] = unescape(label[2]!)
-      rest = rest.slice(label[0].length)
+      const [taken, key = "", value = ""] = label
+      if (key in labels || key.startsWith("__")) throw new Error(`bad label ${key} in ${line}`)
+      labels[key] = unescape(value)
+      rest = rest.slice(taken.length)
     }
     // An empty label is the same as none.
     const key = JSON.stringify([name, Object.entries(labels).filter(([, each]) => each !== "").toSorted()])
