@@ -3,7 +3,9 @@ import { Cause, Context, Duration, Effect, Exit, Layer, Schema, Stream, Tracer }
 import { type ToolMeta, type ToolPipeline } from "effect-toolops"
 import { ToolkitOps, ToolPolicy, ToolRefusal } from "effect-toolops/ai"
 import { AuthMiddleware, Identity } from "effect-toolops/auth"
+import { CacheMiddleware, ToolCache } from "effect-toolops/cache"
 import { RateLimitError, RateLimitMiddleware } from "effect-toolops/limit"
+import { ResilienceMiddleware } from "effect-toolops/resilience"
 import { LanguageModel, Tool, Toolkit } from "effect/ai"
 import { pipeline } from "./mcp.ts"
 
@@ -147,6 +149,41 @@ describe("ToolkitOps", () => {
     }).pipe(Effect.provide(
       handlers.pipe(Layer.provide([pipeline(), Layer.succeed(Suffix, "!")]))
     ))
+  })
+
+  it.effect("takes what a tool declares to need from whoever calls it", () => {
+    class Tenant extends Context.Service<Tenant, string>()("test/Tenant") {}
+    const Where = ToolkitOps.guard(Toolkit.make(Tool.make("where", { success: Schema.String, dependencies: [Tenant] })))
+    const layer = ToolkitOps.layer(Where, { where: () => Effect.map(Tenant, (tenant) => tenant) })
+    return Effect.gen(function*() {
+      const tools = yield* Where
+      for (const tenant of ["acme", "umbrella"]) {
+        const results = yield* tools.handle("where", {}).pipe(
+          Effect.flatMap(Stream.runCollect),
+          Effect.provideService(Tenant, tenant)
+        )
+        assert.strictEqual(results[0]!.result, tenant)
+      }
+    }).pipe(Effect.provide(layer.pipe(Layer.provide(pipeline()))))
+  })
+
+  it.effect("takes a policy that speaks to several stages, and refuses a bad one when the layer is built", () => {
+    const stages = pipeline({
+      cache: CacheMiddleware.layer.pipe(Layer.provide(ToolCache.layerMemory())),
+      resilience: ResilienceMiddleware.layer()
+    })
+    const build = (policy: ToolMeta.ToolPolicy) => {
+      const One = ToolkitOps.guard(Toolkit.make(Tool.make("one").annotate(ToolPolicy.ToolPolicy, { policy })))
+      const layer = ToolkitOps.layer(One, { one: () => Effect.void })
+      return Effect.exit(Effect.scoped(Layer.build(layer.pipe(Layer.provide(stages)))))
+    }
+    return Effect.gen(function*() {
+      const good = yield* build({ ttl: 0, timeout: { timeout: "1 second" }, invalidates: () => ["x"] })
+      assert.isTrue(Exit.isSuccess(good))
+      const bad = yield* build({ timeout: { timeout: 0 } })
+      assert(Exit.isFailure(bad))
+      assert.match(String(Cause.squash(bad.cause)), /policy of one: timeout/)
+    })
   })
 
   it.effect("provides the caller to a handler, and hides it from one whose tool is for everyone", () => {
