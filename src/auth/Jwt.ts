@@ -25,7 +25,7 @@ import * as Authenticator from "./Authenticator.ts"
 import * as AuthError from "./AuthError.ts"
 import type * as Identity from "./Identity.ts"
 import { ambiguous, authorization } from "./internal/credentials.ts"
-import { type ClaimRules, toIdentity } from "./internal/jwtClaims.ts"
+import { claimPath, type ClaimRules, toIdentity } from "./internal/jwtClaims.ts"
 import * as JwtKey from "./internal/jwtKey.ts"
 import { isCanonicalBase64Url, isObject, parseStrictBytes } from "./internal/strictJson.ts"
 import * as Jwks from "./Jwks.ts"
@@ -121,14 +121,6 @@ interface Rules extends ClaimRules {
   readonly cacheMillis: number
 }
 
-const path = (where: string, name: string, value: string | ReadonlyArray<string>): ReadonlyArray<string> => {
-  const parts = typeof value === "string" ? [value] : value
-  if (!Array.isArray(parts) || parts.length === 0 || !parts.every((part) => typeof part === "string" && part !== "")) {
-    throw new TypeError(`${where}: ${name} must be the name of a claim or a path of names`)
-  }
-  return parts
-}
-
 const checkRules = (where: string, options: VerifyOptions): Rules => {
   const { algorithms, audience, issuer } = options
   if (!Array.isArray(algorithms) || algorithms.length === 0 || !algorithms.every(JwtKey.isAlgorithm)) {
@@ -160,9 +152,9 @@ const checkRules = (where: string, options: VerifyOptions): Rules => {
     clockTolerance,
     maxTokenAge: options.maxTokenAge === undefined ? Infinity : Check.millis(where, "maxTokenAge", options.maxTokenAge),
     maxBytes: Check.integer(where, "maxBytes", options.maxBytes ?? 16_384, 64, 16_384),
-    principal: path(where, "principalClaim", options.principalClaim ?? "sub"),
-    tenant: options.tenantClaim === undefined ? undefined : path(where, "tenantClaim", options.tenantClaim),
-    roles: path(where, "rolesClaim", options.rolesClaim ?? "roles"),
+    principal: claimPath(where, "principalClaim", options.principalClaim ?? "sub"),
+    tenant: options.tenantClaim === undefined ? undefined : claimPath(where, "tenantClaim", options.tenantClaim),
+    roles: claimPath(where, "rolesClaim", options.rolesClaim ?? "roles"),
     cacheEntries: Check.integer(where, "cache.maxEntries", cache.maxEntries ?? 10_000, 1),
     cacheMillis: Check.millis(where, "cache.timeToLive", cache.timeToLive ?? "5 minutes", { allowZero: true })
   }

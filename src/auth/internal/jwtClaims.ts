@@ -29,7 +29,21 @@ export const isName = (value: unknown): value is string =>
   // oxlint-disable-next-line no-control-regex
   !/[\u0000-\u001f\u007f-\u009f]/.test(value) && value.isWellFormed()
 
-const at = (claims: Claims, path: ReadonlyArray<string>): unknown => {
+/** Checks the name of a claim, or a path of names, given as an option. */
+export const claimPath = (
+  where: string,
+  name: string,
+  value: string | ReadonlyArray<string>
+): ReadonlyArray<string> => {
+  const parts = typeof value === "string" ? [value] : value
+  if (!Array.isArray(parts) || parts.length === 0 || !parts.every((part) => typeof part === "string" && part !== "")) {
+    throw new TypeError(`${where}: ${name} must be the name of a claim or a path of names`)
+  }
+  return [...parts]
+}
+
+/** The member at the end of a path, if there is one. */
+export const at = (claims: Claims, path: ReadonlyArray<string>): unknown => {
   let value: unknown = claims
   for (const part of path) {
     if (!isObject(value) || !Object.hasOwn(value, part)) return undefined
@@ -38,7 +52,8 @@ const at = (claims: Claims, path: ReadonlyArray<string>): unknown => {
   return value
 }
 
-const strings = (value: unknown): ReadonlyArray<string> | undefined =>
+/** A list of names that is not too long. */
+export const strings = (value: unknown): ReadonlyArray<string> | undefined =>
   Array.isArray(value) && value.length <= maxEntries && value.every(isName) ? value : undefined
 
 const words = (value: string): ReadonlyArray<string> => value.split(" ").filter((word) => word.length > 0)
