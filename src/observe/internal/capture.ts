@@ -65,6 +65,9 @@ const holdsMark = (root: SchemaAST.AST): boolean => {
   return false
 }
 
+// Schemas that say nothing of what is inside of an object.
+const openTags: ReadonlySet<string> = new Set(["Unknown", "Any", "ObjectKeyword", "Declaration"])
+
 const project = (asts: ReadonlyArray<SchemaAST.AST>, value: unknown, depth: number): unknown => {
   const all = readings(asts)
   if (all === undefined || depth > maxDepth || Redacted.isRedacted(value)) return omitted
@@ -80,7 +83,7 @@ const project = (asts: ReadonlyArray<SchemaAST.AST>, value: unknown, depth: numb
         if (inner._tag === "Objects" || inner._tag === "Arrays") structures.push(inner)
       }
       if (structures.length === 0) return omitted
-    } else isOpen = true
+    } else isOpen ||= openTags.has(ast._tag)
   }
   if (structures.length === 0) return isOpen ? value : omitted
   return Array.isArray(value) ? projectList(structures, value, depth) : projectMembers(structures, value, depth)
