@@ -10,16 +10,11 @@ import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
-import * as Ref from "effect/Ref"
-import type { CallRecord } from "../CallRecord.ts"
 import * as Check from "../internal/options.ts"
-import { refusal } from "../internal/refusal.ts"
-import { BulkheadFull, type ResilienceError, resilienceError } from "./ResilienceError.ts"
+import { BulkheadImpl, type Settings } from "./BulkheadImpl.ts"
+import type { ResilienceError } from "./ResilienceError.ts"
 import { CurrentResilienceObserver, type ResilienceObserver } from "./ResilienceObserver.ts"
-import { CurrentSlot, type Slot } from "./Slot.ts"
-import { type Waiter, WaitQueue } from "./WaitQueue.ts"
 
 /**
  * What a bulkhead is made of.
@@ -85,15 +80,6 @@ export class Bulkhead extends Context.Service<Bulkhead, {
   readonly snapshot: Effect.Effect<Snapshot>
 }>()("effect-toolops/resilience/Bulkhead") {}
 
-/** @internal */
-export interface Settings {
-  readonly name: string
-  readonly maxConcurrent: number
-  readonly maxQueue: number
-  readonly maxWait: number
-  readonly retryAfter: Duration.Duration
-}
-
 const optionNames: { readonly [K in keyof Required<Options>]: true } = {
   name: true,
   maxConcurrent: true,
@@ -122,186 +108,6 @@ export const resolve = (options: Options | undefined, where: string): Settings =
     maxQueue,
     maxWait,
     retryAfter: Duration.millis(Check.millis(where, "retryAfter", given.retryAfter ?? "1 second"))
-  }
-}
-
-/** One execution: before its slot, waiting for it, or in it. */
-class Execution implements Slot {
-  readonly bulkhead: BulkheadImpl
-  readonly fiber: Fiber.Fiber<unknown, unknown>
-  /** How many fibers keep the slot: the one that took it, and those that outlive its answer. */
-  users = 0
-  /** The fiber's context outside the slot, while the work runs. */
-  outside: Context.Context<never> | undefined = undefined
-  waiter: Waiter | undefined = undefined
-
-  constructor(bulkhead: BulkheadImpl, fiber: Fiber.Fiber<unknown, unknown>) {
-    this.bulkhead = bulkhead
-    this.fiber = fiber
-  }
-
-  get parent(): Slot | undefined {
-    return this.outside === undefined ? undefined : Context.get(this.outside, CurrentSlot)
-  }
-
-  hold(fiber: Fiber.Fiber<unknown, unknown>): void {
-    // A fiber that was detached from the work finds the slot long after it was given back.
-    if (this.users === 0) return
-    this.users += 1
-    fiber.addObserver(() => this.done())
-  }
-
-  enter<A, E, R>(
-    effect: Effect.Effect<A, E, R>,
-    record: CallRecord | undefined
-  ): Effect.Effect<A, E | ResilienceError, R> {
-    const bulkhead = this.bulkhead
-    if (bulkhead.take()) return this.start(effect)
-    return Effect.callback((resume) => {
-      // The fiber may have yielded since, so look again.
-      if (bulkhead.take()) return resume(this.start(effect))
-      if (bulkhead.isFull()) return resume(bulkhead.refuse(record))
-      this.waiter = bulkhead.wait(this.fiber, (isServed) => {
-        resume(isServed ? Effect.suspend(() => this.start(effect)) : Effect.fail(bulkhead.error(record)))
-      })
-    })
-  }
-
-  start<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
-    const fiber = this.fiber
-    this.users = 1
-    this.outside = fiber.context
-    fiber.setContext(Context.add(fiber.context, CurrentSlot, this))
-    return effect
-  }
-
-  leave(): undefined {
-    if (this.outside !== undefined) this.fiber.setContext(this.outside)
-    if (this.users > 0) this.done()
-    else if (this.waiter !== undefined) this.bulkhead.giveUp(this.waiter)
-  }
-
-  done(): void {
-    this.users -= 1
-    if (this.users === 0) this.bulkhead.release(this.fiber)
-  }
-}
-
-/** @internal */
-export class BulkheadImpl {
-  readonly name: string
-  readonly settings: Settings
-  readonly snapshot: Effect.Effect<Snapshot>
-  readonly #counts: Ref.Ref<Snapshot> = Ref.makeUnsafe({ active: 0, queued: 0, rejected: 0, highWaterMark: 0 })
-  readonly #waiting: WaitQueue
-  /** Those that have been given a slot and are yet to be woken. */
-  #served: Array<Waiter> = []
-  readonly #reason: BulkheadFull
-  readonly #onChange: ResilienceObserver["onBulkhead"]
-
-  constructor(settings: Settings, observer: ResilienceObserver | undefined) {
-    this.name = settings.name
-    this.settings = settings
-    this.snapshot = Ref.get(this.#counts)
-    this.#onChange = observer?.onBulkhead
-    this.#reason = refusal(BulkheadFull, {
-      _tag: "BulkheadFull",
-      name: settings.name,
-      retryAfter: settings.retryAfter
-    })
-    this.#waiting = new WaitQueue(settings.maxWait, (expired) => {
-      this.#change(0, -expired.length, expired.length)
-      for (const waiter of expired) waiter.wake(false)
-    })
-  }
-
-  execute<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | ResilienceError, R> {
-    return this.executeFor(effect, undefined)
-  }
-
-  /** `execute` for a tool call: a refusal is noted in its record. */
-  executeFor<A, E, R>(
-    effect: Effect.Effect<A, E, R>,
-    record: CallRecord | undefined
-  ): Effect.Effect<A, E | ResilienceError, R> {
-    return Effect.withFiber((fiber) => {
-      if (this.isFull()) return this.refuse(record)
-      const execution = new Execution(this, fiber)
-      // The slot is taken inside, when its way back is already in place: a fiber may be interrupted between any two steps.
-      return Effect.onExitPrimitive(
-        Effect.suspend(() => execution.enter(effect, record)),
-        () => execution.leave()
-      )
-    })
-  }
-
-  /** Says whether a caller would be refused now. */
-  isFull(): boolean {
-    const { active, queued } = this.#counts.ref.current
-    return active >= this.settings.maxConcurrent && queued >= this.settings.maxQueue
-  }
-
-  isIdle(): boolean {
-    const { active, queued } = this.#counts.ref.current
-    return active === 0 && queued === 0
-  }
-
-  /** Takes a free slot, if there is one. Nobody waits while there is. */
-  take(): boolean {
-    if (this.#counts.ref.current.active >= this.settings.maxConcurrent) return false
-    this.#change(1, 0, 0)
-    return true
-  }
-
-  wait(fiber: Fiber.Fiber<unknown, unknown>, wake: (isServed: boolean) => void): Waiter {
-    this.#change(0, 1, 0)
-    return this.#waiting.push(fiber, wake)
-  }
-
-  /** What a waiter does that goes away, whether or not it was given a slot meanwhile. */
-  giveUp(waiter: Waiter): void {
-    if (waiter.state === "served") this.release(waiter.fiber)
-    if (waiter.state !== "queued") return
-    this.#waiting.remove(waiter)
-    this.#change(0, -1, 0)
-  }
-
-  /** Gives a slot back, to the first in the queue if there is one: the slot is never free in between. */
-  release(fiber: Fiber.Fiber<unknown, unknown>): void {
-    const next = this.#waiting.serve()
-    if (next === undefined) return this.#change(-1, 0, 0)
-    this.#change(0, -1, 0)
-    this.#served.push(next)
-    // Woken later and in one go: from here each would run inside the release of the one before.
-    if (this.#served.length === 1) fiber.currentDispatcher.scheduleTask(() => this.#wake(), 0)
-  }
-
-  refuse(record: CallRecord | undefined): Effect.Effect<never, ResilienceError> {
-    this.#change(0, 0, 1)
-    return Effect.fail(this.error(record))
-  }
-
-  error(record: CallRecord | undefined): ResilienceError {
-    const error = resilienceError(this.#reason)
-    return record === undefined ? error : record.refuse("rejected", error)
-  }
-
-  #wake(): void {
-    const served = this.#served
-    this.#served = []
-    for (const waiter of served) waiter.wake(true)
-  }
-
-  #change(active: number, queued: number, rejected: number): void {
-    const before = this.#counts.ref.current
-    const now = before.active + active
-    this.#counts.ref.current = {
-      active: now,
-      queued: before.queued + queued,
-      rejected: before.rejected + rejected,
-      highWaterMark: now > before.highWaterMark ? now : before.highWaterMark
-    }
-    if (this.#onChange !== undefined) this.#onChange(this.name, this.#counts.ref.current)
   }
 }
 

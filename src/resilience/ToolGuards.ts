@@ -10,7 +10,9 @@ import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import * as Option from "effect/Option"
 import * as Bulkhead from "./Bulkhead.ts"
-import * as CircuitBreaker from "./CircuitBreaker.ts"
+import { BulkheadImpl } from "./BulkheadImpl.ts"
+import type * as CircuitBreaker from "./CircuitBreaker.ts"
+import { CircuitBreakerImpl } from "./CircuitBreakerImpl.ts"
 import * as CircuitOptions from "./CircuitOptions.ts"
 import { type Entry, KeyedRegistry } from "./KeyedRegistry.ts"
 import type { ResilienceObserver } from "./ResilienceObserver.ts"
@@ -47,8 +49,8 @@ export class Guard implements Entry {
   readonly key: string
   isUsed = false
   isForgotten = false
-  bulkhead: Bulkhead.BulkheadImpl | undefined = undefined
-  breaker: CircuitBreaker.CircuitBreakerImpl | undefined = undefined
+  bulkhead: BulkheadImpl | undefined = undefined
+  breaker: CircuitBreakerImpl | undefined = undefined
   budget: RetryBudget.RetryBudgetImpl | undefined = undefined
   readonly observer: ResilienceObserver | undefined
   private readonly context: Context.Context<never>
@@ -66,17 +68,17 @@ export class Guard implements Entry {
       (this.breaker === undefined || this.breaker.isClosed())
   }
 
-  bulkheadOf(options: Bulkhead.Options, where: string): Bulkhead.BulkheadImpl {
+  bulkheadOf(options: Bulkhead.Options, where: string): BulkheadImpl {
     this.agree("bulkhead", options, where)
-    return this.bulkhead ??= new Bulkhead.BulkheadImpl(
+    return this.bulkhead ??= new BulkheadImpl(
       Bulkhead.resolve({ name: this.key, ...options }, where),
       this.observer
     )
   }
 
-  breakerOf(options: CircuitBreaker.Options, where: string): CircuitBreaker.CircuitBreakerImpl {
+  breakerOf(options: CircuitBreaker.Options, where: string): CircuitBreakerImpl {
     this.agree("circuitBreaker", options, where)
-    return this.breaker ??= new CircuitBreaker.CircuitBreakerImpl(
+    return this.breaker ??= new CircuitBreakerImpl(
       CircuitOptions.resolve({ name: this.key, ...options }, where, this.context),
       this.observer
     )
