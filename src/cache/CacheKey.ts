@@ -59,7 +59,7 @@ export interface Options {
   readonly action?: string | undefined
 }
 
-/** @internal Makes the keys of one tool. */
+/** Makes the keys of one tool. `undefined` for a call that cannot have one. */
 export type KeyOf = (input: unknown, action: string, identity: Identity | undefined) => string | undefined
 
 // Lengths in UTF-16 code units. The hash is over UTF-8, which is injective because no part holds a lone surrogate.
