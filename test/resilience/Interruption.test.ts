@@ -1,10 +1,17 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit } from "effect"
-import { Bulkhead, CircuitBreaker } from "effect-toolops/resilience"
+import { Clock, Duration, Effect, Exit } from "effect"
+import { Bulkhead, CircuitBreaker, Executor } from "effect-toolops/resilience"
 import { type Position, positions, SweepScheduler } from "../support/interruptSweep.ts"
+import * as ManualClock from "../support/manualClock.ts"
 
 /** Work that gives the scheduler a few occasions to let somebody else run. */
 const work = Effect.andThen(Effect.yieldNow, Effect.as(Effect.yieldNow, "done"))
+
+/** A clock on which short sleeps are over at once and long ones never are: back-offs end and timeouts do not. */
+const wakeful: Clock.Clock = {
+  ...ManualClock.make(),
+  sleep: (duration) => Duration.toMillis(duration) < 1000 ? Effect.yieldNow : Effect.never
+}
 
 const show = (position: Position): string => JSON.stringify(position)
 
@@ -74,6 +81,56 @@ describe("interruption at every position", () => {
       if (status === "closed") assert.isTrue(isDone, where)
       assert.strictEqual(Effect.runSync(breaker.execute(Effect.succeed("next"))), "next", where)
       assert.strictEqual(Effect.runSync(breaker.state), "closed", where)
+    })
+    assert.isAbove(interrupted, 1000)
+  })
+
+  it("loses and gains nothing of an executor with all parts", () => {
+    const interrupted = sweep((scheduler, where) => {
+      const bulkhead = Effect.runSync(Bulkhead.make({ maxConcurrent: 1 }))
+      const circuitBreaker = Effect.runSync(CircuitBreaker.make({ maxFailures: 1 }))
+      const executor = Effect.runSync(Executor.make({ bulkhead, circuitBreaker, retry: {}, timeout: {} }))
+      const fiber = scheduler.aim(executor.execute(work))
+      scheduler.drain()
+      assert.isDefined(fiber.pollUnsafe(), where)
+      assert.deepStrictEqual(countsOf(bulkhead), idle, where)
+      assert.strictEqual(Effect.runSync(circuitBreaker.state), "closed", where)
+    })
+    assert.isAbove(interrupted, 1000)
+  })
+
+  it("loses and gains nothing of an executor whose first attempt fails", () => {
+    const interrupted = sweep((scheduler, where) => {
+      const bulkhead = Effect.runSync(Bulkhead.make({ maxConcurrent: 1 }))
+      const circuitBreaker = Effect.runSync(CircuitBreaker.make({ maxFailures: 1 }))
+      const retry = { initialDelay: 0.001, jitter: "none" } as const
+      const executor = Effect.runSync(Executor.make({ bulkhead, circuitBreaker, retry, timeout: {} }))
+      let attempts = 0
+      const flaky = Effect.suspend(() => ++attempts === 1 ? Effect.andThen(work, Effect.fail("once")) : work)
+      const fiber = scheduler.aim(Effect.provideService(executor.execute(flaky), Clock.Clock, wakeful))
+      scheduler.drain()
+      assert.isDefined(fiber.pollUnsafe(), where)
+      assert.deepStrictEqual(countsOf(bulkhead), idle, where)
+      assert.strictEqual(Effect.runSync(circuitBreaker.state), "closed", where)
+    })
+    assert.isAbove(interrupted, 1000)
+  })
+
+  it("loses and gains no slot and no probe when an executor's caller waits for both", () => {
+    const interrupted = sweep((scheduler, where) => {
+      const bulkhead = Effect.runSync(Bulkhead.make({ maxConcurrent: 1, maxQueue: 2 }))
+      const circuitBreaker = Effect.runSync(CircuitBreaker.make({ maxFailures: 1, resetTimeout: 0.0001 }))
+      Effect.runSyncExit(circuitBreaker.execute(Effect.fail("down")))
+      const executor = Effect.runSync(Executor.make({ bulkhead, circuitBreaker, retry: {}, timeout: {} }))
+      const run = Effect.runForkWith(scheduler.context)
+      const before = run(bulkhead.execute(work))
+      const target = scheduler.aim(executor.execute(work))
+      const after = run(bulkhead.execute(work))
+      scheduler.drain()
+      for (const fiber of [before, after]) assert.deepStrictEqual(fiber.pollUnsafe(), Exit.succeed("done"), where)
+      assert.isDefined(target.pollUnsafe(), where)
+      assert.deepStrictEqual(countsOf(bulkhead), idle, where)
+      assert.strictEqual(Effect.runSync(circuitBreaker.snapshot).probes, 0, where)
     })
     assert.isAbove(interrupted, 1000)
   })
