@@ -294,7 +294,8 @@ export interface Options {
   readonly maxLength?: number | undefined
 }
 
-const checkPepper = (
+/** @internal */
+export const checkPepper = (
   where: string,
   pepper: Redacted.Redacted<string> | undefined
 ): Redacted.Redacted<string> | undefined => {

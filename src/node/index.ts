@@ -1,1 +1,2 @@
+export * as SqliteApiKeyStore from "./SqliteApiKeyStore.ts"
 export * as SqliteCacheStore from "./SqliteCacheStore.ts"
