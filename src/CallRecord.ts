@@ -109,6 +109,8 @@ export class CallRecord {
   dependency: string | undefined = undefined
   refusedBy: object | undefined = undefined
   refusedAs: Outcome | undefined = undefined
+  /** @internal What the observe stage knows of a call under way: its span and its clocks. */
+  observation: object | undefined = undefined
 
   /** Notes that a stage refuses the call with `error`, and returns that error. */
   refuse<E extends object>(outcome: Outcome, error: E): E {

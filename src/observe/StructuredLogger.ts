@@ -82,13 +82,32 @@ export const make = (options: Options = {}): Logger.Logger<unknown, void> => {
 
 const render = (entry: Logger.Options<unknown>, redaction: Redaction.Redaction): string => {
   const messages = Array.isArray(entry.message) ? entry.message : [entry.message]
-  const head = `{"time":"${entry.date.toISOString()}","level":"${entry.logLevel.toUpperCase()}",`
+  const head = `{"time":"${isoTime(entry.date)}","level":"${entry.logLevel.toUpperCase()}",`
   const only: unknown = messages.length === 1 ? messages[0] : undefined
   const body = only instanceof CallLine ? callMembers(only) : entryMembers(entry, messages, redaction)
-  return toLine(head + body + traceMembers(entry.fiber) + annotationMembers(entry, redaction) + "}")
+  return head + body + traceMembers(entry.fiber) + annotationMembers(entry, redaction) + "}"
 }
 
-const quote = (text: string): string => JSON.stringify(text)
+// `Date.toISOString` takes longer than the rest of a line, and many lines are written within one second.
+let second = NaN
+let secondText = ""
+const isoTime = (date: Date): string => {
+  const millis = date.getTime()
+  const now = Math.floor(millis / 1000)
+  if (!Number.isFinite(now)) return "invalid"
+  if (now !== second) {
+    second = now
+    secondText = date.toISOString().slice(0, -4)
+  }
+  const rest = Math.floor(millis - now * 1000)
+  return `${secondText}${rest < 10 ? "00" : rest < 100 ? "0" : ""}${rest}Z`
+}
+
+const json = (value: unknown): string => toLine(JSON.stringify(value) ?? "null")
+
+// Names and ids are made of these, and then there is nothing to escape.
+const harmless = /^[\w .:/-]*$/
+const quote = (text: string): string => harmless.test(text) ? `"${text}"` : json(text)
 
 const callMembers = (line: CallLine): string => {
   let out = `"message":"tool call","tool":${quote(line.tool)},"callId":${
@@ -112,21 +131,21 @@ const entryMembers = (
   const isText = typeof first === "string"
   let out = `"message":${quote(isText ? redaction.text(first) : "")}`
   const data = isText ? rest : messages
-  if (data.length > 0) out += `,"data":${JSON.stringify(redaction.value(data.length === 1 ? data[0] : data)) ?? "null"}`
+  if (data.length > 0) out += `,"data":${json(redaction.value(data.length === 1 ? data[0] : data))}`
   if (entry.cause.reasons.length > 0) out += `,"cause":${quote(redaction.text(Cause.pretty(entry.cause)))}`
   const call = entry.fiber.getRef(CurrentCall)
   if (call !== undefined) out += `,"tool":${quote(call.tool.id)},"callId":${quote(call.callId)}`
   const spans = entry.fiber.getRef(References.CurrentLogSpans)
   if (spans.length > 0) {
     const now = entry.date.getTime()
-    out += `,"spans":${JSON.stringify(redaction.value(new Map(spans.map(([label, since]) => [label, now - since]))))}`
+    out += `,"spans":${json(redaction.value(new Map(spans.map(([label, since]) => [label, now - since]))))}`
   }
   return out
 }
 
 const annotationMembers = (entry: Logger.Options<unknown>, redaction: Redaction.Redaction): string => {
   const annotations = entry.fiber.getRef(References.CurrentLogAnnotations)
-  for (const _ in annotations) return `,"annotations":${JSON.stringify(redaction.value(annotations))}`
+  for (const _ in annotations) return `,"annotations":${json(redaction.value(annotations))}`
   return ""
 }
 

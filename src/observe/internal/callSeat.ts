@@ -18,7 +18,7 @@ import * as Names from "../ToolAttributes.ts"
 import type { ToolSeries } from "../ToolMetrics.ts"
 import { type Fields, makeCapture } from "./capture.ts"
 import { errorText, exitForSpan } from "./errorText.ts"
-import { type AnyFiber, attempt, makeSpan, Stopwatch, tracerOf, visible } from "./spans.ts"
+import { type AnyFiber, attempt, makeSpan, Observation, Stopwatch, tracerOf, visible } from "./spans.ts"
 
 /** The options of the stage, with their defaults filled in. */
 export interface Settings {
@@ -126,18 +126,23 @@ class Call {
   start(fiber: AnyFiber): void {
     const { log, spans } = this.tool.settings
     const tracer = spans ? tracerOf(fiber) : undefined
-    const stopwatch = new Stopwatch(fiber, tracer !== undefined)
+    const stopwatch = Stopwatch.start(fiber, tracer !== undefined)
     const record = this.call.record
     this.fiber = fiber
     this.stopwatch = stopwatch
     this.mcp = fiber.getRef(CurrentMcpRequest)
-    record.startedAt = stopwatch.clock.currentTimeMillisUnsafe()
+    record.startedAt = stopwatch.isTimed
+      ? Math.floor(Number(stopwatch.wall) / 1_000_000)
+      : stopwatch.clock.currentTimeMillisUnsafe()
     record.startedAtMonotonic = Number(stopwatch.monotonic) / 1_000_000
+    const observation = new Observation(stopwatch, tracer)
+    record.observation = observation
     const before = fiber.context
     let context = before
     if (log) context = Context.add(context, CurrentCall, this.call)
     if (tracer !== undefined) {
       const parent = this.startSpan(fiber, tracer, stopwatch)
+      observation.span = this.span
       if (parent !== undefined && parent !== fiber.cache.span) context = Context.add(context, Tracer.ParentSpan, parent)
     }
     if (context !== before) {
@@ -196,6 +201,7 @@ class Call {
     attempt(() => this.endSpan(exit, outcome, stopwatch.wallAfter(elapsed)))
     attempt(() => this.count(fiber.context, outcome))
     attempt(() => this.log(fiber, exit, outcome))
+    record.observation = undefined
     if (this.before !== undefined) fiber.setContext(this.before)
     return undefined
   }
@@ -267,7 +273,7 @@ class Call {
     const { settings } = this.tool
     if (!settings.log) return
     const level = levels[outcome]
-    if (LogLevel.isGreaterThan(fiber.cache.minimumLogLevel, level)) return
+    if (LogLevel.getOrdinal(fiber.cache.minimumLogLevel) > LogLevel.getOrdinal(level)) return
     const loggers = fiber.getRef(Logger.CurrentLoggers)
     if (loggers.size === 0) return
     const record = this.call.record

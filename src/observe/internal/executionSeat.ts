@@ -10,7 +10,7 @@ import * as Names from "../ToolAttributes.ts"
 import type { ToolSeries } from "../ToolMetrics.ts"
 import type { Settings } from "./callSeat.ts"
 import { errorText, exitForSpan } from "./errorText.ts"
-import { type AnyFiber, attempt, makeSpan, Stopwatch, tracerOf, visible } from "./spans.ts"
+import { type AnyFiber, attempt, makeSpan, Observation, Stopwatch, tracerOf, visible } from "./spans.ts"
 
 interface Tool {
   readonly settings: Settings
@@ -33,15 +33,20 @@ class Execution {
   }
 
   start(fiber: AnyFiber): void {
-    const tracer = this.tool.settings.spans ? tracerOf(fiber) : undefined
-    const stopwatch = new Stopwatch(fiber, tracer !== undefined)
+    const { meta, series, settings } = this.tool
+    const { observation } = this.call.record
+    const outer = observation instanceof Observation ? observation : undefined
+    const tracer = outer !== undefined ? outer.tracer : settings.spans ? tracerOf(fiber) : undefined
+    const parent = tracer === undefined ? undefined : visible(fiber.cache.span)
+    const isTraced = tracer !== undefined && parent?.sampled !== false
+    if (!isTraced && series === undefined) return
     this.fiber = fiber
+    const stopwatch = outer === undefined ? Stopwatch.start(fiber, isTraced) : outer.stopwatch.again()
     this.stopwatch = stopwatch
-    if (tracer === undefined) return
-    const parent = visible(fiber.cache.span)
+    if (!isTraced) return
     try {
-      const span = makeSpan(fiber, tracer, this.tool.settings.redaction, {
-        name: this.tool.meta.spanName,
+      const span = makeSpan(fiber, tracer, settings.redaction, {
+        name: meta.spanName,
         kind: "internal",
         parent,
         link: undefined,
@@ -51,17 +56,18 @@ class Execution {
       this.span = span
       this.before = fiber.context
       fiber.setContext(Context.add(fiber.context, Tracer.ParentSpan, span))
-      this.describe(span, parent, stopwatch.wall)
+      this.describe(span, outer?.span, stopwatch.wall)
     } catch {
       // A tracer that throws costs the span, not the call.
     }
   }
 
-  describe(span: Tracer.Span, parent: Tracer.AnySpan | undefined, now: bigint): void {
+  describe(span: Tracer.Span, root: Tracer.Span | undefined, now: bigint): void {
     const { meta } = this.tool
     // The pipeline counts an attempt when the handler starts, which is just after this.
     const start = this.call.record.attempts + 1
-    if (start > 1 && parent?._tag === "Span") parent.event("tool.retry", now, { [Names.toolAttempt]: start })
+    if (start > 1) root?.event("tool.retry", now, { [Names.toolAttempt]: start })
+    if (!span.sampled) return
     span.attribute(Names.toolId, meta.id)
     span.attribute(Names.toolName, meta.name)
     if (meta.namespace !== undefined) span.attribute(Names.toolNamespace, meta.namespace)

@@ -64,8 +64,8 @@ export const makeSpan = (
 }
 
 /**
- * Both clocks are read at the start and only the monotonic one at the end, so that span, metrics and record have the
- * same duration, whatever the wall clock does meanwhile.
+ * When something started, on both clocks. Its end is read from the monotonic one alone, so that span, metrics and record
+ * have the same duration, whatever the wall clock does meanwhile.
  */
 export class Stopwatch {
   readonly clock: Clock.Clock
@@ -73,11 +73,24 @@ export class Stopwatch {
   readonly monotonic: bigint
   readonly wall: bigint
 
-  constructor(fiber: AnyFiber, isTraced: boolean) {
-    this.clock = fiber.getRef(Clock.Clock)
-    this.isTimed = isTraced && fiber.getRef(References.TracerTimingEnabled)
-    this.wall = this.isTimed ? this.clock.currentTimeNanosUnsafe() : 0n
-    this.monotonic = this.clock.monotonicTimeNanosUnsafe()
+  private constructor(clock: Clock.Clock, isTimed: boolean, monotonic: bigint, wall: bigint) {
+    this.clock = clock
+    this.isTimed = isTimed
+    this.monotonic = monotonic
+    this.wall = wall
+  }
+
+  static start(fiber: AnyFiber, isTraced: boolean): Stopwatch {
+    const clock = fiber.getRef(Clock.Clock)
+    const isTimed = isTraced && fiber.getRef(References.TracerTimingEnabled)
+    const wall = isTimed ? clock.currentTimeNanosUnsafe() : 0n
+    return new Stopwatch(clock, isTimed, clock.monotonicTimeNanosUnsafe(), wall)
+  }
+
+  /** A later start, told by the same clocks: what is inside of a span lies within it to the nanosecond. */
+  again(): Stopwatch {
+    const monotonic = this.clock.monotonicTimeNanosUnsafe()
+    return new Stopwatch(this.clock, this.isTimed, monotonic, this.wallAfter(monotonic - this.monotonic))
   }
 
   elapsed(): bigint {
@@ -86,6 +99,18 @@ export class Stopwatch {
 
   wallAfter(elapsed: bigint): bigint {
     return this.isTimed ? this.wall + elapsed : 0n
+  }
+}
+
+/** What the outer seat leaves in the record for the inner one. */
+export class Observation {
+  readonly stopwatch: Stopwatch
+  readonly tracer: Tracer.Tracer | undefined
+  span: Tracer.Span | undefined = undefined
+
+  constructor(stopwatch: Stopwatch, tracer: Tracer.Tracer | undefined) {
+    this.stopwatch = stopwatch
+    this.tracer = tracer
   }
 }
 
