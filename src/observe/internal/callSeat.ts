@@ -18,7 +18,7 @@ import * as Names from "../ToolAttributes.ts"
 import type { ToolSeries } from "../ToolMetrics.ts"
 import { type Fields, makeCapture } from "./capture.ts"
 import { errorText, exitForSpan } from "./errorText.ts"
-import { type AnyFiber, attempt, makeSpan, Observation, Stopwatch, tracerOf, visible } from "./spans.ts"
+import { type AnyFiber, attempt, makeSpan, Observation, Stopwatch, tracerBelow, visible } from "./spans.ts"
 
 /** The options of the stage, with their defaults filled in. */
 export interface Settings {
@@ -113,64 +113,64 @@ class Call {
   readonly tool: Tool
   readonly call: ToolCall
   fiber: AnyFiber | undefined = undefined
-  before: Context.Context<never> | undefined = undefined
-  stopwatch: Stopwatch | undefined = undefined
-  span: Tracer.Span | undefined = undefined
+  observation: Observation | undefined = undefined
   mcp: McpRequest | undefined = undefined
+  isContextSet = false
 
   constructor(tool: Tool, call: ToolCall) {
     this.tool = tool
     this.call = call
   }
 
-  start(fiber: AnyFiber): void {
+  start(fiber: AnyFiber): Observation {
     const { log, spans } = this.tool.settings
-    const tracer = spans ? tracerOf(fiber) : undefined
+    const mcp = fiber.getRef(CurrentMcpRequest)
+    const ambient = spans ? visible(fiber.cache.span) : undefined
+    const parent = mcp?.parent ?? ambient
+    const tracer = spans ? tracerBelow(fiber, parent) : undefined
     const stopwatch = Stopwatch.start(fiber, tracer !== undefined)
-    const record = this.call.record
+    const before = fiber.context
+    const observation = new Observation(stopwatch, before, tracer)
     this.fiber = fiber
-    this.stopwatch = stopwatch
-    this.mcp = fiber.getRef(CurrentMcpRequest)
+    this.mcp = mcp
+    this.observation = observation
+    const record = this.call.record
+    record.observation = observation
+    record.startedAtMonotonic = Number(stopwatch.monotonic) / 1_000_000
     record.startedAt = stopwatch.isTimed
       ? Math.floor(Number(stopwatch.wall) / 1_000_000)
       : stopwatch.clock.currentTimeMillisUnsafe()
-    record.startedAtMonotonic = Number(stopwatch.monotonic) / 1_000_000
-    const observation = new Observation(stopwatch, tracer)
-    record.observation = observation
-    const before = fiber.context
     let context = before
     if (log) context = Context.add(context, CurrentCall, this.call)
-    if (tracer !== undefined) {
-      const parent = this.startSpan(fiber, tracer, stopwatch)
-      observation.span = this.span
-      if (parent !== undefined && parent !== fiber.cache.span) context = Context.add(context, Tracer.ParentSpan, parent)
-    }
+    if (tracer !== undefined) this.startSpan(observation, tracer, parent, ambient)
+    // A parent that the client sent is the parent also where this call makes no span.
+    const inner = observation.span ?? mcp?.parent
+    if (spans && inner !== undefined) context = Context.add(context, Tracer.ParentSpan, inner)
     if (context !== before) {
-      this.before = before
+      this.isContextSet = true
       fiber.setContext(context)
     }
+    return observation
   }
 
-  /** The span that is the parent of what happens inside: the new one, or the one that the client sent. */
-  startSpan(fiber: AnyFiber, tracer: Tracer.Tracer, stopwatch: Stopwatch): Tracer.AnySpan | undefined {
+  startSpan(
+    observation: Observation,
+    tracer: Tracer.Tracer,
+    parent: Tracer.AnySpan | undefined,
+    ambient: Tracer.AnySpan | undefined
+  ): void {
     const { mcp, tool } = this
-    const ambient = visible(fiber.cache.span)
-    const parent = mcp?.parent ?? ambient
-    try {
-      const span = makeSpan(fiber, tracer, tool.settings.redaction, {
+    attempt(() => {
+      const span = makeSpan(observation.context, tracer, tool.settings.redaction, {
         name: mcp === undefined ? tool.spanName : tool.mcpSpanName,
         kind: mcp === undefined ? "internal" : "server",
         parent,
         link: mcp?.parent === undefined ? undefined : ambient,
-        startTime: stopwatch.wall
+        startTime: observation.stopwatch.wall
       })
-      if (span === undefined) return parent
-      this.span = span
+      observation.span = span
       if (span.sampled) this.describe(span)
-      return span
-    } catch {
-      return parent
-    }
+    })
   }
 
   describe(span: Tracer.Span): void {
@@ -192,17 +192,16 @@ class Call {
     // An interruption between the two primitives of the seat ends a call that has not started.
     const fiber = this.fiber ?? Fiber.getCurrent()
     if (fiber === undefined) return undefined
-    if (this.stopwatch === undefined) this.start(fiber)
-    const stopwatch = this.stopwatch!
+    const { context, span, stopwatch } = this.observation ?? this.start(fiber)
     const elapsed = stopwatch.elapsed()
     const record = this.call.record
     record.durationMillis = Number(elapsed) / 1_000_000
-    const outcome = this.settle(exit)
-    attempt(() => this.endSpan(exit, outcome, stopwatch.wallAfter(elapsed)))
-    attempt(() => this.count(fiber.context, outcome))
-    attempt(() => this.log(fiber, exit, outcome))
     record.observation = undefined
-    if (this.before !== undefined) fiber.setContext(this.before)
+    const outcome = this.settle(exit)
+    if (span !== undefined) attempt(() => this.endSpan(span, exit, outcome, stopwatch.wallAfter(elapsed)))
+    if (this.tool.series !== undefined) attempt(() => this.count(context, outcome))
+    if (this.tool.settings.log) attempt(() => this.log(fiber, context, exit, outcome))
+    if (this.isContextSet) fiber.setContext(context)
     return undefined
   }
 
@@ -223,9 +222,8 @@ class Call {
     return errorType === undefined || this.mcp === undefined ? errorType : "tool_error"
   }
 
-  endSpan(exit: Exit.Exit<unknown, unknown>, outcome: Outcome, now: bigint): void {
-    const { call: { record }, span } = this
-    if (span === undefined) return
+  endSpan(span: Tracer.Span, exit: Exit.Exit<unknown, unknown>, outcome: Outcome, now: bigint): void {
+    const record = this.call.record
     if (span.sampled) {
       span.attribute(Names.toolOutcome, outcome)
       span.attribute(Names.toolAttempts, record.attempts)
@@ -269,19 +267,18 @@ class Call {
     }
   }
 
-  log(fiber: AnyFiber, exit: Exit.Exit<unknown, unknown>, outcome: Outcome): void {
+  log(fiber: AnyFiber, context: Context.Context<never>, exit: Exit.Exit<unknown, unknown>, outcome: Outcome): void {
     const { settings } = this.tool
-    if (!settings.log) return
     const level = levels[outcome]
     if (LogLevel.getOrdinal(fiber.cache.minimumLogLevel) > LogLevel.getOrdinal(level)) return
-    const loggers = fiber.getRef(Logger.CurrentLoggers)
+    const loggers = Context.get(context, Logger.CurrentLoggers)
     if (loggers.size === 0) return
     const record = this.call.record
     const suppressed = isRefusal(outcome)
       ? this.tool.suppressed(outcome, record.startedAtMonotonic + record.durationMillis)
       : 0
     if (suppressed < 0) {
-      this.tool.series?.suppressed(1, fiber.context)
+      this.tool.series?.suppressed(1, context)
       return
     }
     const line = new CallLine({

@@ -10,7 +10,7 @@ import * as Names from "../ToolAttributes.ts"
 import type { ToolSeries } from "../ToolMetrics.ts"
 import type { Settings } from "./callSeat.ts"
 import { errorText, exitForSpan } from "./errorText.ts"
-import { type AnyFiber, attempt, makeSpan, Observation, Stopwatch, tracerOf, visible } from "./spans.ts"
+import { type AnyFiber, attempt, makeSpan, Observation, type Stopwatch, visible } from "./spans.ts"
 
 interface Tool {
   readonly settings: Settings
@@ -18,48 +18,43 @@ interface Tool {
   readonly series: ToolSeries | undefined
 }
 
-/** One execution of the handler. */
+/** One execution of the handler, inside of the call that `outer` observes. */
 class Execution {
   readonly tool: Tool
   readonly call: ToolCall
+  readonly outer: Observation
   fiber: AnyFiber | undefined = undefined
   before: Context.Context<never> | undefined = undefined
   stopwatch: Stopwatch | undefined = undefined
   span: Tracer.Span | undefined = undefined
 
-  constructor(tool: Tool, call: ToolCall) {
+  constructor(tool: Tool, call: ToolCall, outer: Observation) {
     this.tool = tool
     this.call = call
+    this.outer = outer
   }
 
   start(fiber: AnyFiber): void {
-    const { meta, series, settings } = this.tool
-    const { observation } = this.call.record
-    const outer = observation instanceof Observation ? observation : undefined
-    const tracer = outer !== undefined ? outer.tracer : settings.spans ? tracerOf(fiber) : undefined
-    const parent = tracer === undefined ? undefined : visible(fiber.cache.span)
-    const isTraced = tracer !== undefined && parent?.sampled !== false
-    if (!isTraced && series === undefined) return
+    const { outer, tool: { meta, settings } } = this
+    const stopwatch = outer.stopwatch.again()
     this.fiber = fiber
-    const stopwatch = outer === undefined ? Stopwatch.start(fiber, isTraced) : outer.stopwatch.again()
     this.stopwatch = stopwatch
-    if (!isTraced) return
-    try {
-      const span = makeSpan(fiber, tracer, settings.redaction, {
+    const { tracer } = outer
+    const parent = tracer === undefined ? undefined : visible(fiber.cache.span)
+    if (tracer === undefined || parent?.sampled === false) return
+    attempt(() => {
+      const span = makeSpan(outer.context, tracer, settings.redaction, {
         name: meta.spanName,
         kind: "internal",
         parent,
         link: undefined,
         startTime: stopwatch.wall
       })
-      if (span === undefined) return
       this.span = span
       this.before = fiber.context
       fiber.setContext(Context.add(fiber.context, Tracer.ParentSpan, span))
-      this.describe(span, outer?.span, stopwatch.wall)
-    } catch {
-      // A tracer that throws costs the span, not the call.
-    }
+      this.describe(span, outer.span, stopwatch.wall)
+    })
   }
 
   describe(span: Tracer.Span, root: Tracer.Span | undefined, now: bigint): void {
@@ -76,7 +71,7 @@ class Execution {
   }
 
   end(exit: Exit.Exit<unknown, unknown>): undefined {
-    const { fiber, span, stopwatch, tool: { series, settings } } = this
+    const { fiber, outer, span, stopwatch, tool: { series, settings } } = this
     // Interrupted before it started: nothing was executed.
     if (fiber === undefined || stopwatch === undefined) return undefined
     const elapsed = stopwatch.elapsed()
@@ -90,9 +85,9 @@ class Execution {
     }
     if (series !== undefined) {
       attempt(() => {
-        series.execTotal(1, fiber.context)
-        series.execDuration(Number(elapsed) / 1_000_000, fiber.context)
-        if (errorType !== undefined && errorType !== "interrupted") series.execErrors(errorType)(1, fiber.context)
+        series.execTotal(1, outer.context)
+        series.execDuration(Number(elapsed) / 1_000_000, outer.context)
+        if (errorType !== undefined && errorType !== "interrupted") series.execErrors(errorType)(1, outer.context)
       })
     }
     if (this.before !== undefined) fiber.setContext(this.before)
@@ -116,7 +111,10 @@ export const executionSeat = (settings: Settings, meta: ToolMeta): Around<never>
   const tool: Tool = { settings, meta, series: settings.metrics ? settings.seriesOf(meta) : undefined }
   return (call, next) =>
     Effect.suspend(() => {
-      const current = new Execution(tool, call)
+      const outer = call.record.observation
+      // Nothing to tell, or a call whose record is not the one that the outer seat knows.
+      if (!(outer instanceof Observation) || (tool.series === undefined && outer.tracer === undefined)) return next
+      const current = new Execution(tool, call, outer)
       return Effect.onExitPrimitive(
         Effect.withFiber((fiber) => {
           current.start(fiber)

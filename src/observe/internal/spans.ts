@@ -10,12 +10,6 @@ import { type Redaction, replacement } from "../Redaction.ts"
 /** Any fiber: a stage does not know what it runs. */
 export type AnyFiber = Fiber.Fiber<unknown, unknown>
 
-/** The program's tracer. Without one of its own nobody could read a span, so none is made. */
-export const tracerOf = (fiber: AnyFiber): Tracer.Tracer | undefined => {
-  const tracer = fiber.cache.tracerEnabled ? fiber.cache.tracer : undefined
-  return tracer === Tracer.nativeTracer ? undefined : tracer
-}
-
 /** The nearest span from `span` upwards that is not hidden from its children. */
 export const visible = (span: Tracer.AnySpan | undefined): Tracer.AnySpan | undefined => {
   let current = span
@@ -23,6 +17,19 @@ export const visible = (span: Tracer.AnySpan | undefined): Tracer.AnySpan | unde
     current = current._tag === "Span" ? Option.getOrUndefined(current.parent) : undefined
   }
   return current
+}
+
+/**
+ * The tracer for spans below `parent`, or undefined when none are made: without a tracer of the program's own nobody
+ * could read one, and below an unsampled parent what is inside inherits that parent instead.
+ */
+export const tracerBelow = (fiber: AnyFiber, parent: Tracer.AnySpan | undefined): Tracer.Tracer | undefined => {
+  const tracer = fiber.cache.tracerEnabled ? fiber.cache.tracer : undefined
+  if (tracer === undefined || tracer === Tracer.nativeTracer || parent?.sampled === false) return undefined
+  const minimum = fiber.getRef(Tracer.MinimumTraceLevel)
+  return minimum !== "All" && LogLevel.isGreaterThan(minimum, fiber.getRef(Tracer.CurrentTraceLevel))
+    ? undefined
+    : tracer
 }
 
 /** What a span starts with. */
@@ -34,17 +41,14 @@ export interface NewSpan {
   readonly startTime: bigint
 }
 
-/** A span as `Effect.makeSpan` makes it. None below an unsampled parent: whatever is below inherits that one instead. */
+/** A span as `Effect.makeSpan` makes it, with the links and annotations that `context` has for all spans. */
 export const makeSpan = (
-  fiber: AnyFiber,
+  context: Context.Context<never>,
   tracer: Tracer.Tracer,
   redaction: Redaction,
   options: NewSpan
-): Tracer.Span | undefined => {
-  if (options.parent?.sampled === false) return undefined
-  const minimum = fiber.getRef(Tracer.MinimumTraceLevel)
-  if (minimum !== "All" && LogLevel.isGreaterThan(minimum, fiber.getRef(Tracer.CurrentTraceLevel))) return undefined
-  const links = [...fiber.getRef(References.TracerSpanLinks)]
+): Tracer.Span => {
+  const links = [...Context.get(context, References.TracerSpanLinks)]
   if (options.link !== undefined) links.push({ span: options.link, attributes: {} })
   const span = tracer.span({
     name: options.name,
@@ -56,8 +60,8 @@ export const makeSpan = (
     root: false,
     sampled: true
   })
-  const ambient = fiber.getRef(References.TracerSpanAnnotations)
-  for (const name of Object.keys(ambient)) {
+  const ambient = Context.get(context, References.TracerSpanAnnotations)
+  for (const name in ambient) {
     span.attribute(name, redaction.isSensitiveKey(name) ? replacement : redaction.value(ambient[name]))
   }
   return span
@@ -102,14 +106,19 @@ export class Stopwatch {
   }
 }
 
-/** What the outer seat leaves in the record for the inner one. */
+/**
+ * What the outer seat leaves in the record for the inner one. `context` is that of the caller: what is read from it costs
+ * less than from the one that a call gets, and says the same.
+ */
 export class Observation {
   readonly stopwatch: Stopwatch
+  readonly context: Context.Context<never>
   readonly tracer: Tracer.Tracer | undefined
   span: Tracer.Span | undefined = undefined
 
-  constructor(stopwatch: Stopwatch, tracer: Tracer.Tracer | undefined) {
+  constructor(stopwatch: Stopwatch, context: Context.Context<never>, tracer: Tracer.Tracer | undefined) {
     this.stopwatch = stopwatch
+    this.context = context
     this.tracer = tracer
   }
 }
