@@ -11,7 +11,8 @@ import type { CircuitBreaker } from "./CircuitBreaker.ts"
 import type { Hedge } from "./Hedge.ts"
 import type { ResilienceError } from "./ResilienceError.ts"
 import type { Retrier } from "./Retry.ts"
-import { type Timeout, TimeoutImpl } from "./Timeout.ts"
+import type { Timeout } from "./Timeout.ts"
+import { TimeoutImpl } from "./TimeoutImpl.ts"
 
 /** @internal */
 export interface Parts {

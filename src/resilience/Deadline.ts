@@ -11,6 +11,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { monotonicMillis } from "../internal/monotonic.ts"
 import { deadlineOf } from "./Frame.ts"
+import { CurrentSlot } from "./Slot.ts"
 
 /**
  * How much time is left, by the monotonic clock. `Duration.infinity` when there is no deadline, zero when it has passed.
@@ -33,7 +34,7 @@ import { deadlineOf } from "./Frame.ts"
  * @since 0.1.0
  */
 export const remaining: Effect.Effect<Duration.Duration> = Effect.withFiber((fiber) => {
-  const deadline = deadlineOf(fiber)
+  const deadline = deadlineOf(fiber.getRef(CurrentSlot))
   return Effect.succeed(
     deadline === Infinity ? Duration.infinity : Duration.millis(Math.max(0, deadline - monotonicMillis(fiber)))
   )

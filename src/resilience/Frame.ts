@@ -10,7 +10,7 @@
  */
 import type * as Fiber from "effect/Fiber"
 import type { RetryBudgetImpl } from "./RetryBudget.ts"
-import { CurrentSlot, type Slot } from "./Slot.ts"
+import type { Slot } from "./Slot.ts"
 
 /** @internal */
 export class Frame implements Slot {
@@ -18,7 +18,7 @@ export class Frame implements Slot {
   /** Set when the effect has ended. A fiber that was detached from it carries the frame on, and must not obey it. */
   isOver = false
   /** On the monotonic clock, in milliseconds. */
-  deadline = Infinity
+  deadline: number | undefined = undefined
   budget: RetryBudgetImpl | undefined = undefined
   /** True in a second or later attempt, and in a hedge: what runs here is not repeated once more. */
   isRepetition = false
@@ -62,11 +62,13 @@ export const outermostBudget = (innermost: Slot | undefined): RetryBudgetImpl | 
   return budget
 }
 
-/** @internal When the innermost work of the fiber must be done, on its monotonic clock. `Infinity` when nobody says. */
-export const deadlineOf = (fiber: Fiber.Fiber<unknown, unknown>): number => {
+/** @internal When what runs in the slot must be done, on the monotonic clock. `Infinity` when nobody says. */
+export const deadlineOf = (innermost: Slot | undefined): number => {
   let deadline = Infinity
-  for (let slot = fiber.getRef(CurrentSlot); slot !== undefined; slot = slot.parent) {
-    if (slot instanceof Frame && slot.deadline < deadline && !slot.isOver) deadline = slot.deadline
+  for (let slot = innermost; slot !== undefined; slot = slot.parent) {
+    if (slot instanceof Frame && slot.deadline !== undefined && slot.deadline < deadline && !slot.isOver) {
+      deadline = slot.deadline
+    }
   }
   return deadline
 }

@@ -19,8 +19,8 @@ import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
 import { Frame, isCounted, isRepetition, outermostBudget } from "./Frame.ts"
 import { CurrentResilienceObserver, type ResilienceObserver } from "./ResilienceObserver.ts"
-import type { Internals } from "./Retry.ts"
 import * as RetryBudget from "./RetryBudget.ts"
+import type { Internals } from "./RetryImpl.ts"
 import { CurrentSlot, lingering } from "./Slot.ts"
 
 /**
@@ -175,7 +175,7 @@ class Execution<A, E, R> extends Frame {
     for (const loser of this.running) {
       loser.interruptUnsafe(this.caller.id)
       // The answer does not wait for what cannot be stopped at once, but the bulkhead's slot does.
-      if (loser.pollUnsafe() === undefined) lingering(this.caller, loser)
+      if (loser.pollUnsafe() === undefined) lingering(this.parent, loser)
     }
     this.resume(exit._tag === "Success" ? exit : this.firstFailure!)
   }

@@ -7,27 +7,19 @@
  *
  * @since 0.1.0
  */
-import * as Cause from "effect/Cause"
 import type * as Config from "effect/Config"
 import * as ConfigModule from "effect/Config"
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
-import type * as Pull from "effect/Pull"
-import * as Random from "effect/Random"
-import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
-import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
-import { refusal } from "../internal/refusal.ts"
-import { deadlineOf, Frame, isCounted, isRepetition, outermostBudget } from "./Frame.ts"
-import { type ResilienceError, resilienceError, RetriesExhausted } from "./ResilienceError.ts"
-import { CurrentResilienceObserver, type ResilienceObserver } from "./ResilienceObserver.ts"
-import * as RetryBudget from "./RetryBudget.ts"
-import { delayMillis, type DelaySettings, type Jitter, retryAfterMillis, type Strategy } from "./RetryDelay.ts"
-import { CurrentSlot, type Slot } from "./Slot.ts"
+import type { ResilienceError } from "./ResilienceError.ts"
+import { CurrentResilienceObserver } from "./ResilienceObserver.ts"
+import type * as RetryBudget from "./RetryBudget.ts"
+import type { Jitter, Strategy } from "./RetryDelay.ts"
+import { type Internals, RetryImpl, type Settings } from "./RetryImpl.ts"
 
 export type { Jitter, Strategy } from "./RetryDelay.ts"
 
@@ -137,18 +129,6 @@ export interface Retrier<out X> {
  */
 export class Retry extends Context.Service<Retry, Retrier<ResilienceError>>()("effect-toolops/resilience/Retry") {}
 
-/** @internal */
-export interface Settings extends DelaySettings {
-  readonly name: string
-  readonly maxAttempts: number
-  readonly maxScheduled: number
-  readonly retryIf: (error: unknown) => boolean
-  readonly schedule: Schedule.Schedule<unknown, any> | undefined
-  readonly wrap: boolean
-  readonly onRetry: ((retry: RetryInfo) => Effect.Effect<void>) | undefined
-  readonly budget: Options["budget"]
-}
-
 const isWorthAnother = (error: unknown): boolean =>
   !(typeof error === "object" && error !== null && "retryable" in error && error.retryable === false)
 
@@ -193,173 +173,6 @@ export const resolve = (options: Options | undefined, where: string): Settings =
     wrap: Check.oneOf(where, "exhausted", given.exhausted ?? "last", ["last", "wrap"]) === "wrap",
     onRetry: given.onRetry,
     budget: given.budget
-  }
-}
-
-/** One execution with all its attempts. It is the frame around each of them. */
-class Execution extends Frame {
-  readonly retry: RetryImpl
-  readonly settings: Settings
-  readonly fiber: Fiber.Fiber<unknown, unknown>
-  readonly outside: Context.Context<never>
-  attempts = 1
-  previousDelay: number
-  gaveUp = false
-  lastError: unknown = undefined
-
-  constructor(retry: RetryImpl, fiber: Fiber.Fiber<unknown, unknown>, parent: Slot | undefined) {
-    super(parent)
-    this.retry = retry
-    this.settings = retry.settings
-    this.budget = retry.budget
-    this.fiber = fiber
-    this.outside = fiber.context
-    this.previousDelay = retry.settings.initialDelay
-  }
-
-  /** Makes the fiber leave the frame. A fiber that is being interrupted may skip this, and takes the frame to its end. */
-  leave(): void {
-    this.fiber.setContext(this.outside)
-  }
-
-  /** Called with the failure of the first attempt. */
-  failed<A, E, R>(effect: Effect.Effect<A, E, R>, cause: Cause.Cause<E>): Effect.Effect<A, E | ResilienceError, R> {
-    this.leave()
-    const error = Cause.findFail(cause)
-    if (Result.isFailure(error) || Cause.hasDies(cause) || !this.settings.retryIf(error.success.error)) {
-      this.isOver = true
-      return Effect.failCause(cause)
-    }
-    this.isRepetition = true
-    const inFrame = Effect.updateContext(
-      effect,
-      (context: Context.Context<R>) => Context.add(context, CurrentSlot, this)
-    )
-    // The attempt that has failed is the first that `Effect.retry` sees, so it counts.
-    let isFirst = true
-    const attempt = Effect.suspend((): Effect.Effect<A, E, R> => {
-      if (isFirst) {
-        isFirst = false
-        return Effect.failCause(cause)
-      }
-      // Work that could not be stopped still runs. Beside it a second attempt would be more than was asked for.
-      if (this.lingering > 0) {
-        this.gaveUp = true
-        // The schedule has seen no errors but those of `effect`.
-        return Effect.fail(this.lastError as E)
-      }
-      this.attempts += 1
-      return inFrame
-    })
-    return Effect.onExitPrimitive(
-      this.finish(Effect.retry(attempt, this.schedule())),
-      () => {
-        this.isOver = true
-        return undefined
-      }
-    )
-  }
-
-  finish<A, E, R>(retried: Effect.Effect<A, E, R>): Effect.Effect<A, E | ResilienceError, R> {
-    if (!this.settings.wrap) return retried
-    return Effect.catch(retried, (error) =>
-      Effect.fail(
-        this.gaveUp
-          ? resilienceError(refusal(RetriesExhausted, {
-            _tag: "RetriesExhausted",
-            attempts: this.attempts,
-            cause: error
-          }))
-          : error
-      ))
-  }
-
-  schedule(): Schedule.Schedule<unknown, unknown> {
-    const own = this.settings.schedule
-    const steps = own === undefined
-      ? Effect.succeed((_now: number, error: unknown) => this.next(error, this.ownDelay()))
-      : Effect.map(
-        Schedule.toStep(own),
-        (step) => (now: number, error: unknown) =>
-          Effect.flatMap(step(now, error), ([, delay]) => this.next(error, this.scheduledDelay(delay)))
-      )
-    return Schedule.fromStep(steps)
-  }
-
-  ownDelay(): number {
-    const random = this.settings.jitter === "none" ? 0 : this.fiber.getRef(Random.Random).nextDoubleUnsafe()
-    return this.previousDelay = delayMillis(this.settings, this.attempts, this.previousDelay, random)
-  }
-
-  scheduledDelay(delay: Duration.Duration): number {
-    return Math.min(Duration.toMillis(delay), this.settings.maxScheduled)
-  }
-
-  /** Whether, and after how long, another attempt follows the one that failed with `error`. */
-  next(error: unknown, ownDelay: number): Pull.Pull<[number, Duration.Duration], never, number> {
-    const { maxAttempts, maxDelay, onRetry, retryIf } = this.settings
-    this.lastError = error
-    // The first error has been asked about before.
-    if (this.gaveUp || (this.attempts > 1 && !retryIf(error))) return Cause.done(this.attempts)
-    const hint = retryAfterMillis(error)
-    const delay = hint === undefined ? ownDelay : Math.max(ownDelay, Math.min(hint, maxDelay))
-    const now = monotonicMillis(this.fiber)
-    if (
-      this.attempts >= maxAttempts ||
-      !Number.isFinite(delay) ||
-      now + delay >= deadlineOf(this.fiber) ||
-      !RetryBudget.withdraw(this.budget, outermostBudget(this.parent), now)
-    ) {
-      this.gaveUp = true
-      return Cause.done(this.attempts)
-    }
-    this.retry.observer?.onRetry?.(this.settings.name, this.attempts + 1)
-    const result: [number, Duration.Duration] = [this.attempts, Duration.millis(delay)]
-    return onRetry === undefined
-      ? Effect.succeed(result)
-      : Effect.as(onRetry({ attempt: this.attempts + 1, delay: result[1], error }), result)
-  }
-}
-
-/**
- * What is not for users to set. A `budget` here wins over the option.
- *
- * @internal
- */
-export interface Internals {
-  readonly budget?: RetryBudget.RetryBudgetImpl | undefined
-  readonly observer?: ResilienceObserver | undefined
-}
-
-/** @internal */
-export class RetryImpl implements Retrier<ResilienceError> {
-  readonly settings: Settings
-  readonly budget: RetryBudget.RetryBudgetImpl | undefined
-  readonly observer: ResilienceObserver | undefined
-
-  constructor(settings: Settings, where: string, internals: Internals | undefined) {
-    this.settings = settings
-    this.budget = internals?.budget ?? RetryBudget.fromOption(settings.budget, where)
-    this.observer = internals?.observer
-  }
-
-  execute<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | ResilienceError, R> {
-    if (this.settings.maxAttempts === 1 && !this.settings.wrap) return effect
-    return Effect.withFiber((fiber) => {
-      const outer = fiber.getRef(CurrentSlot)
-      if (outer !== undefined && isRepetition(outer)) return effect
-      if (this.budget !== undefined && !isCounted(outer, this.budget)) this.budget.deposit(fiber)
-      const execution = new Execution(this, fiber, outer)
-      fiber.setContext(Context.add(fiber.context, CurrentSlot, execution))
-      return Effect.matchCauseEffect(effect, {
-        onSuccess: (value) => {
-          execution.leave()
-          execution.isOver = true
-          return Effect.succeed(value)
-        },
-        onFailure: (cause) => execution.failed(effect, cause)
-      })
-    })
   }
 }
 

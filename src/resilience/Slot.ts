@@ -24,10 +24,7 @@ export const CurrentSlot: Context.Reference<Slot | undefined> = Context.Referenc
   { defaultValue: () => undefined }
 )
 
-/** @internal Says that `fiber` answers now although `child` still runs: every slot around `fiber` waits for `child`. */
-export const lingering = (
-  fiber: Fiber.Fiber<unknown, unknown>,
-  child: Fiber.Fiber<unknown, unknown>
-): void => {
-  for (let slot = fiber.getRef(CurrentSlot); slot !== undefined; slot = slot.parent) slot.hold(child)
+/** @internal Says that an answer is given although `fiber` still runs: `innermost` and every slot around it wait for it. */
+export const lingering = (innermost: Slot | undefined, fiber: Fiber.Fiber<unknown, unknown>): void => {
+  for (let slot = innermost; slot !== undefined; slot = slot.parent) slot.hold(fiber)
 }

@@ -1,0 +1,206 @@
+/**
+ * How a retry works: nothing but a frame around the first attempt, and `Effect.retry` once that has failed.
+ *
+ * @since 0.1.0
+ */
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import type * as Pull from "effect/Pull"
+import * as Random from "effect/Random"
+import * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
+import { monotonicMillis } from "../internal/monotonic.ts"
+import { refusal } from "../internal/refusal.ts"
+import { deadlineOf, Frame, isCounted, isRepetition, outermostBudget } from "./Frame.ts"
+import { type ResilienceError, resilienceError, RetriesExhausted } from "./ResilienceError.ts"
+import type { ResilienceObserver } from "./ResilienceObserver.ts"
+import type { Options, Retrier, RetryInfo } from "./Retry.ts"
+import * as RetryBudget from "./RetryBudget.ts"
+import { delayMillis, type DelaySettings, retryAfterMillis } from "./RetryDelay.ts"
+import { CurrentSlot, type Slot } from "./Slot.ts"
+
+/** @internal Times are in milliseconds. */
+export interface Settings extends DelaySettings {
+  readonly name: string
+  readonly maxAttempts: number
+  readonly maxScheduled: number
+  readonly retryIf: (error: unknown) => boolean
+  readonly schedule: Schedule.Schedule<unknown, any> | undefined
+  readonly wrap: boolean
+  readonly onRetry: ((retry: RetryInfo) => Effect.Effect<void>) | undefined
+  readonly budget: Options["budget"]
+}
+
+/**
+ * What is not for users to set. A `budget` here wins over the option.
+ *
+ * @internal
+ */
+export interface Internals {
+  readonly budget?: RetryBudget.RetryBudgetImpl | undefined
+  readonly observer?: ResilienceObserver | undefined
+}
+
+/** What there is to know about one call once its first attempt has failed. */
+class Attempts {
+  readonly retry: RetryImpl
+  readonly settings: Settings
+  readonly fiber: Fiber.Fiber<unknown, unknown>
+  readonly frame: Frame
+  made = 1
+  gaveUp = false
+  previousDelay: number
+  lastError: unknown = undefined
+
+  constructor(retry: RetryImpl, fiber: Fiber.Fiber<unknown, unknown>, frame: Frame) {
+    this.retry = retry
+    this.settings = retry.settings
+    this.fiber = fiber
+    this.frame = frame
+    this.previousDelay = retry.settings.initialDelay
+  }
+
+  run<A, E, R>(again: Effect.Effect<A, E, R>, cause: Cause.Cause<E>): Effect.Effect<A, E | ResilienceError, R> {
+    // The attempt that has failed is the first that `Effect.retry` sees, so it counts.
+    let isFirst = true
+    const attempt = Effect.suspend((): Effect.Effect<A, E, R> => {
+      if (isFirst) {
+        isFirst = false
+        return Effect.failCause(cause)
+      }
+      // Work that could not be stopped still runs. Beside it a second attempt would be more than was asked for.
+      if (this.frame.lingering > 0) {
+        this.gaveUp = true
+        // The schedule has seen no errors but those of `again`.
+        return Effect.fail(this.lastError as E)
+      }
+      this.made += 1
+      return again
+    })
+    const retried = Effect.retry(attempt, this.schedule())
+    return this.settings.wrap ? Effect.catch(retried, (error) => Effect.fail(this.wrapped(error))) : retried
+  }
+
+  wrapped<E>(error: E): E | ResilienceError {
+    if (!this.gaveUp) return error
+    return resilienceError(refusal(RetriesExhausted, { _tag: "RetriesExhausted", attempts: this.made, cause: error }))
+  }
+
+  schedule(): Schedule.Schedule<unknown, unknown> {
+    const own = this.settings.schedule
+    const steps = own === undefined
+      ? Effect.succeed((_now: number, error: unknown) => this.next(error, this.ownDelay()))
+      : Effect.map(
+        Schedule.toStep(own),
+        (step) => (now: number, error: unknown) =>
+          Effect.flatMap(
+            step(now, error),
+            ([, delay]) => this.next(error, Math.min(Duration.toMillis(delay), this.settings.maxScheduled))
+          )
+      )
+    return Schedule.fromStep(steps)
+  }
+
+  ownDelay(): number {
+    const random = this.settings.jitter === "none" ? 0 : this.fiber.getRef(Random.Random).nextDoubleUnsafe()
+    return this.previousDelay = delayMillis(this.settings, this.made, this.previousDelay, random)
+  }
+
+  /** Whether, and after how long, another attempt follows the one that failed with `error`. */
+  next(error: unknown, ownDelay: number): Pull.Pull<[number, Duration.Duration], never, number> {
+    const { maxAttempts, maxDelay, name, onRetry, retryIf } = this.settings
+    this.lastError = error
+    // The first error has been asked about before.
+    if (this.gaveUp || (this.made > 1 && !retryIf(error))) return Cause.done(this.made)
+    const hint = retryAfterMillis(error)
+    const delay = hint === undefined ? ownDelay : Math.max(ownDelay, Math.min(hint, maxDelay))
+    const now = monotonicMillis(this.fiber)
+    if (
+      this.made >= maxAttempts ||
+      !Number.isFinite(delay) ||
+      now + delay >= deadlineOf(this.frame) ||
+      !RetryBudget.withdraw(this.retry.budget, outermostBudget(this.frame.parent), now)
+    ) {
+      this.gaveUp = true
+      return Cause.done(this.made)
+    }
+    this.retry.observer?.onRetry?.(name, this.made + 1)
+    const result: [number, Duration.Duration] = [this.made, Duration.millis(delay)]
+    return onRetry === undefined
+      ? Effect.succeed(result)
+      : Effect.as(onRetry({ attempt: this.made + 1, delay: result[1], error }), result)
+  }
+}
+
+/** @internal */
+export class RetryImpl implements Retrier<ResilienceError> {
+  readonly settings: Settings
+  readonly budget: RetryBudget.RetryBudgetImpl | undefined
+  readonly observer: ResilienceObserver | undefined
+
+  constructor(settings: Settings, where: string, internals: Internals | undefined) {
+    this.settings = settings
+    this.budget = internals?.budget ?? RetryBudget.fromOption(settings.budget, where)
+    this.observer = internals?.observer
+  }
+
+  execute<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | ResilienceError, R> {
+    return Effect.withFiber((fiber) => {
+      const outside = fiber.context
+      const parent = fiber.getRef(CurrentSlot)
+      if (!this.repeats(parent)) return effect
+      const frame = new Frame(parent)
+      this.count(fiber, frame)
+      fiber.setContext(Context.add(outside, CurrentSlot, frame))
+      // A fiber that is being interrupted skips both handlers. It then keeps the frame to its end, which does no harm.
+      return Effect.matchCauseEffect(effect, {
+        onSuccess: (value) => {
+          fiber.setContext(outside)
+          frame.isOver = true
+          return Effect.succeed(value)
+        },
+        onFailure: (cause) => {
+          fiber.setContext(outside)
+          const again = Effect.updateContext(
+            effect,
+            (context: Context.Context<R>) => Context.add(context, CurrentSlot, frame)
+          )
+          return Effect.onExitPrimitive(this.failed(fiber, frame, again, cause), () => {
+            frame.isOver = true
+            return undefined
+          })
+        }
+      })
+    })
+  }
+
+  /** Whether a call in that slot may be made more than once. */
+  repeats(slot: Slot | undefined): boolean {
+    return (this.settings.maxAttempts > 1 || this.settings.wrap) && (slot === undefined || !isRepetition(slot))
+  }
+
+  /** Counts a call for the budget, which pays for the repetitions in its frame. */
+  count(fiber: Fiber.Fiber<unknown, unknown>, frame: Frame): void {
+    if (this.budget === undefined) return
+    if (!isCounted(frame.parent, this.budget)) this.budget.deposit(fiber)
+    frame.budget = this.budget
+  }
+
+  /** What becomes of a call in `frame` whose first attempt failed with `cause`. `again` makes the other attempts. */
+  failed<A, E, R>(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    frame: Frame,
+    again: Effect.Effect<A, E, R>,
+    cause: Cause.Cause<E>
+  ): Effect.Effect<A, E | ResilienceError, R> {
+    const fail = Cause.findFail(cause)
+    if (Result.isFailure(fail) || Cause.hasDies(cause) || !this.settings.retryIf(fail.success.error)) {
+      return Effect.failCause(cause)
+    }
+    frame.isRepetition = true
+    return new Attempts(this, fiber, frame).run(again, cause)
+  }
+}
