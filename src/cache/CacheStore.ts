@@ -77,7 +77,9 @@ export interface StoreStats {
  * - `remove`: forgets one key. `invalidate`: forgets every entry with one of the labels. `clear`: forgets all.
  * - `mark`: a point in time that `set` can compare invalidations with. A store that only one `ToolCache` uses may leave it
  *   out, since that keeps such answers back itself.
- * - `flight`: for stores that several processes share: makes one of them compute an answer. See `Flight`.
+ * - `flight`: for stores that several processes share: makes one of them compute an answer. See `Flight`. It hands
+ *   `onLead` what gives the lead back in the same step in which it takes it, so that no interruption comes between.
+ * - `changes`: tells what other processes make it forget, for as long as it runs. Fails when it can hear no more.
  *
  * @category models
  * @since 0.1.0
@@ -91,20 +93,34 @@ export interface Store {
   readonly clear: Effect.Effect<void, CacheError>
   readonly stats: Effect.Effect<StoreStats, CacheError>
   readonly mark?: Effect.Effect<unknown, CacheError> | undefined
-  readonly flight?: ((key: string) => Effect.Effect<Flight, CacheError>) | undefined
+  readonly flight?:
+    | ((key: string, onLead: (release: Effect.Effect<void>) => void) => Effect.Effect<Flight, CacheError>)
+    | undefined
+  readonly changes?: ((onChange: (change: Change) => void) => Effect.Effect<never, CacheError>) | undefined
 }
+
+/**
+ * What another process has made a shared store forget.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Change =
+  | { readonly _tag: "labels"; readonly labels: ReadonlyArray<string> }
+  | { readonly _tag: "key"; readonly key: string }
+  | { readonly _tag: "all" }
 
 /**
  * What a process that has no answer is told by a store that several share.
  *
- * - `lead`: compute it; `release` when done, whether an answer was stored or not.
+ * - `lead`: compute it, and store it with `mark`.
  * - `landed`: another process has computed it meanwhile; look again.
  *
  * @category models
  * @since 0.1.0
  */
 export type Flight =
-  | { readonly _tag: "lead"; readonly release: Effect.Effect<void> }
+  | { readonly _tag: "lead"; readonly mark: unknown }
   | { readonly _tag: "landed" }
 
 /**

@@ -74,7 +74,7 @@ export class CachedPath {
       if (mode === "refresh") {
         // Who asks for a new answer must not be given, nor have stored over it, one that was begun before.
         this.engine.flights.detach((flight) => flight.key === key)
-        return this.#fly(key, new Call(this, fiber, call, next, labels, undefined))
+        return this.#fly(key, new Call(this, fiber, call, next, labels, undefined, "forced"))
       }
       const landings = this.engine.landings
       const found = (entry: Entry | undefined) => this.#found(fiber, call, next, key, labels, landings, entry)
@@ -145,7 +145,7 @@ export class CachedPath {
     const refresh = Effect.withFiber((fiber) => {
       if (flights.byKey.has(key)) return Effect.void
       counters.refreshes++
-      return this.#fly<A, E, R>(key, new Call(this, fiber, call, next, labels, undefined, true))
+      return this.#fly<A, E, R>(key, new Call(this, fiber, call, next, labels, undefined, "background"))
     })
     return Effect.as(Effect.forkIn(Effect.ignoreCause(refresh), this.scope), value)
   }
@@ -166,6 +166,7 @@ class Call implements Caller {
   readonly labels: ReadonlyArray<string>
   readonly landings: number | undefined
   readonly inBackground: boolean
+  readonly isForced: boolean
 
   constructor(
     path: CachedPath,
@@ -174,7 +175,7 @@ class Call implements Caller {
     next: Effect.Effect<unknown, unknown, unknown>,
     labels: ReadonlyArray<string>,
     landings: number | undefined,
-    inBackground = false
+    kind: "asked" | "forced" | "background" = "asked"
   ) {
     this.path = path
     this.fiber = fiber
@@ -182,7 +183,8 @@ class Call implements Caller {
     this.next = next
     this.labels = labels
     this.landings = landings
-    this.inBackground = inBackground
+    this.inBackground = kind === "background"
+    this.isForced = kind === "forced"
   }
 
   get record(): CallRecord {
@@ -257,17 +259,24 @@ class Call implements Caller {
 
   #acrossProcesses(flight: Flight): Effect.Effect<unknown, unknown, unknown> {
     const { engine } = this.path
-    const shared = engine.store.flight
-    if (shared === undefined) return this.#mark(flight)
-    const joined: Effect.Effect<SharedFlight | undefined> = Effect.catchCause(
-      shared(flight.key),
-      (cause) => engine.failed(cause)
-    )
-    return Effect.flatMap(joined, (answer) => {
-      if (answer === undefined) return this.#mark(flight)
-      return answer._tag === "lead"
-        ? Effect.ensuring(this.#mark(flight), answer.release)
-        : this.#lookAgain(flight, () => this.#mark(flight))
+    const { store } = engine
+    // Who forces a new answer would be told that there is one.
+    if (store.flight === undefined || this.isForced) return this.#mark(flight)
+    return Effect.suspend(() => {
+      let release: Effect.Effect<void> | undefined = undefined
+      const joined: Effect.Effect<SharedFlight | undefined> = Effect.catchCause(
+        store.flight!(flight.key, (giveBack) => {
+          release = giveBack
+        }),
+        (cause) => engine.failed(cause)
+      )
+      const led = Effect.flatMap(joined, (answer) => {
+        if (answer === undefined) return this.#mark(flight)
+        return answer._tag === "lead"
+          ? this.#run(flight, answer.mark, true)
+          : this.#lookAgain(flight, () => this.#mark(flight))
+      })
+      return Effect.onExitPrimitive(led, () => release)
     })
   }
 
