@@ -21,6 +21,7 @@ import { checkMemoryOptions, makeMemoryStore, type MemoryOptions } from "./inter
  * - `key`: the key that it was stored under.
  * - `text`: the answer, as `ToolCache` encoded it.
  * - `freshUntil`, `keepUntil`: milliseconds of the reading fiber's monotonic clock.
+ * - `labels`: what it was labelled with, where the store can tell at no cost.
  *
  * @category models
  * @since 0.1.0
@@ -28,6 +29,7 @@ import { checkMemoryOptions, makeMemoryStore, type MemoryOptions } from "./inter
 export interface Entry {
   readonly key: string
   readonly text: string
+  readonly labels?: ReadonlyArray<string> | undefined
   readonly freshUntil: number
   readonly keepUntil: number
 }

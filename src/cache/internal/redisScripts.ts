@@ -3,7 +3,7 @@ import * as Redis from "effect/persistence/Redis"
 // Keys below the prefix: `e:<key>` an entry, `f:<key>` the lease of a flight, `l:<label>` the keys with a label, scored
 // by when they end, `i:<label>` when the label was last invalidated, `floor` when everything was.
 //
-// An entry is `1 <freshUntil> <keepUntil> <key>\n<text>`, times in milliseconds of the server. Marks are microseconds of
+// An entry is `1 <freshUntil> <keepUntil> <key>{\t<label>}\n<text>`, times in milliseconds of the server. Marks are microseconds of
 // the server's clock, so they survive its restart, which a counter would not.
 
 const now = `
@@ -75,7 +75,9 @@ if ARGV[6] ~= '' then
   end
 end
 local keep = int(now + ARGV[5])
-redis.call('SET', KEYS[1], '1 ' .. int(now + ARGV[4]) .. ' ' .. keep .. ' ' .. key .. '\\n' .. ARGV[3], 'PX', ARGV[5])
+local head = '1 ' .. int(now + ARGV[4]) .. ' ' .. keep .. ' ' .. key
+for i = 7, #ARGV do head = head .. '\\t' .. ARGV[i] end
+redis.call('SET', KEYS[1], head .. '\\n' .. ARGV[3], 'PX', ARGV[5])
 for i = 6, #ARGV do
   local label = P .. 'l:' .. (i == 6 and 'all' or ARGV[i])
   redis.call('ZREMRANGEBYSCORE', label, '-inf', int(now))

@@ -321,8 +321,10 @@ const parse = (value: string, offset: number): Entry | undefined => {
   const end = value.indexOf("\n")
   const head = envelope.exec(value)
   if (head === null || end === -1) return { key: "", text: "", freshUntil: 0, keepUntil: 0 }
+  const [key, ...labels] = value.slice(head[0].length, end).split("\t")
   return {
-    key: value.slice(head[0].length, end),
+    key: key!,
+    labels,
     text: value.slice(end + 1),
     freshUntil: Number(head[1]) + offset,
     keepUntil: Number(head[2]) + offset
