@@ -13,12 +13,14 @@ import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import { hmacSha256Hex, randomBytes, sha256Hex } from "../internal/hash.ts"
 import * as Check from "../internal/options.ts"
+import type { RequestHeadersInput } from "../ToolCall.ts"
 import * as Authenticator from "./Authenticator.ts"
 import * as AuthError from "./AuthError.ts"
 import * as Identity from "./Identity.ts"
@@ -130,6 +132,8 @@ export class ApiKeyStore extends Context.Service<ApiKeyStore, {
   readonly register: (key: Registration) => Effect.Effect<ApiKeyRecord, ApiKeyStoreError>
   readonly revoke: (id: string) => Effect.Effect<boolean, ApiKeyStoreError>
   readonly list: Effect.Effect<ReadonlyArray<ApiKeyRecord>, ApiKeyStoreError>
+  /** @internal `find` for a store that has its answers at hand. */
+  readonly "~find"?: ((hash: string) => ApiKeyRecord | undefined) | undefined
 }>()("effect-toolops/auth/ApiKey/ApiKeyStore") {}
 
 /** @internal */
@@ -229,6 +233,7 @@ const makeMemory = (options: MemoryOptions): ApiKeyStore["Service"] => {
     }
   }
   return {
+    "~find": (hash) => byHash.get(hash),
     // A lookup by hash says nothing about a key: who knows the hash does not know what it is the hash of.
     find: (hash) => Effect.succeed(Option.fromUndefinedOr(byHash.get(hash))),
     register: (registration) =>
@@ -312,6 +317,10 @@ const checkPrefix = (where: string, prefix: string): string => {
   return prefix
 }
 
+type Running = Fiber.Fiber<unknown, unknown>
+
+const wallClock = (fiber: Running): number => fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
+
 const toIdentity = (record: ApiKeyRecord): Identity.Identity =>
   Identity.make({
     principal: record.principal,
@@ -342,56 +351,64 @@ export const make = (store: ApiKeyStore["Service"], options: Options = {}): Auth
   // Records of the memory store are the same objects from call to call, and so are their identities then.
   const identities = new WeakMap<ApiKeyRecord, Option.Option<Identity.Identity>>()
 
-  const admit = (
-    record: ApiKeyRecord | undefined,
-    hashed: string,
-    now: number
-  ): Effect.Effect<Option.Option<Identity.Identity>, AuthError.AuthError> => {
+  // The key that a request shows, before anything is asked of the store.
+  const keyOf = (headers: RequestHeadersInput): string | AuthError.AuthError | undefined => {
+    const key = header(headers, name)
+    if (key === undefined) return undefined
+    return key === ambiguous || key.length === 0 || key.length > maxLength ||
+        (key.startsWith(start) && !hasChecksum(key, start.length))
+      ? AuthError.refused("InvalidCredentials")
+      : key
+  }
+
+  const admit = (record: ApiKeyRecord | undefined, hashed: string, fiber: Running): Authenticator.Answer => {
     // The hash is compared again, since a store may compare texts in its own way.
-    if (record === undefined || !equalHex(record.hash, hashed)) {
-      return Effect.fail(AuthError.refused("InvalidCredentials"))
-    }
+    if (record === undefined || !equalHex(record.hash, hashed)) return AuthError.refused("InvalidCredentials")
     const { expiresAt, notBefore } = record
-    if (notBefore !== undefined && now < DateTime.toEpochMillis(notBefore)) {
-      return Effect.fail(AuthError.refused("TokenInactive"))
+    if (notBefore !== undefined && wallClock(fiber) < DateTime.toEpochMillis(notBefore)) {
+      return AuthError.refused("TokenInactive")
     }
-    if (expiresAt !== undefined && now >= DateTime.toEpochMillis(expiresAt)) {
-      return Effect.fail(AuthError.refused("TokenExpired"))
+    if (expiresAt !== undefined && wallClock(fiber) >= DateTime.toEpochMillis(expiresAt)) {
+      return AuthError.refused("TokenExpired")
     }
     let identity = identities.get(record)
     if (identity === undefined) {
       identity = Option.some(toIdentity(record))
       identities.set(record, identity)
     }
-    return Effect.succeed(identity)
+    return identity
   }
 
-  return Authenticator.make({
-    authenticate: (headers) => {
-      const key = header(headers, name)
+  const authenticate: Authenticator.Service["authenticate"] = (headers) =>
+    Effect.withFiber((fiber) => {
+      const key = keyOf(headers)
       if (key === undefined) return Effect.succeedNone
-      if (key === ambiguous || key.length === 0 || key.length > maxLength) {
-        return Effect.fail(AuthError.refused("InvalidCredentials"))
-      }
-      if (key.startsWith(start) && !hasChecksum(key, start.length)) {
-        return Effect.fail(AuthError.refused("InvalidCredentials"))
-      }
-      return Effect.withFiber((fiber) => {
-        const hashed = hash(key)
-        const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
-        return Effect.matchCauseEffectEager(store.find(hashed), {
-          // A defect goes on to where all defects of authenticators are dealt with.
-          onFailure: (cause): Effect.Effect<never, AuthError.AuthError> =>
-            cause.reasons.some(Cause.isFailReason)
-              ? Effect.andThen(
-                Effect.logError("effect-toolops: the API key store does not answer, the call was refused"),
-                Effect.fail(AuthError.refused("AuthUnavailable"))
-              )
-              : Effect.failCause(Cause.fromReasons(cause.reasons.filter((reason) => !Cause.isFailReason(reason)))),
-          onSuccess: (found) => admit(Option.getOrUndefined(found), hashed, now)
-        })
+      if (key instanceof AuthError.AuthError) return Effect.fail(key)
+      const hashed = hash(key)
+      return Effect.matchCauseEffect(store.find(hashed), {
+        // A defect goes on to where all defects of authenticators are dealt with.
+        onFailure: (cause): Effect.Effect<never, AuthError.AuthError> =>
+          cause.reasons.some(Cause.isFailReason)
+            ? Effect.andThen(
+              Effect.logError("effect-toolops: the API key store does not answer, the call was refused"),
+              Effect.fail(AuthError.refused("AuthUnavailable"))
+            )
+            : Effect.failCause(Cause.fromReasons(cause.reasons.filter((reason) => !Cause.isFailReason(reason)))),
+        onSuccess: (found) => {
+          const answer = admit(Option.getOrUndefined(found), hashed, fiber)
+          return answer instanceof AuthError.AuthError ? Effect.fail(answer) : Effect.succeed(answer)
+        }
       })
-    }
+    })
+
+  const findNow = store["~find"]
+  if (findNow === undefined) return Authenticator.make({ authenticate })
+  return Authenticator.makeNow({ authenticate }, (headers, fiber) => {
+    const key = keyOf(headers)
+    if (key === undefined) return Option.none()
+    if (key instanceof AuthError.AuthError) return key
+    const hashed = hash(key)
+    return admit(findNow(hashed), hashed, fiber)
   })
 }
 

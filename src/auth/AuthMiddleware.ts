@@ -37,6 +37,8 @@ type Running = Fiber.Fiber<unknown, unknown>
 const knownIdentity = (fiber: Running): Identity | undefined =>
   Context.getOrUndefined(fiber.context as Context.Context<CurrentIdentity>, CurrentIdentity)
 
+const requestHeaders = (fiber: Running): ToolCall.RequestHeadersInput => fiber.getRef(ToolCall.RequestHeaders) ?? {}
+
 // An identity is valid before `expiresAt`, not at it.
 const isExpired = (fiber: Running, identity: Identity): boolean =>
   identity.expiresAt !== undefined &&
@@ -46,51 +48,87 @@ const make = (
   authenticator: Authenticator.Service,
   authorizer: Authorizer.Service
 ): ToolMiddleware.ToolMiddleware<AuthError.AuthError, CurrentIdentity> => {
-  const fromContext = (fiber: Running): Effect.Effect<Identity, AuthError.AuthError> => {
-    const known = knownIdentity(fiber)
-    if (known !== undefined) return Effect.succeed(known)
-    return Authenticator.identify(authenticator, fiber.getRef(ToolCall.RequestHeaders) ?? {})
-  }
-
-  const identify = (call: ToolCall.ToolCall, fiber: Running): Effect.Effect<Identity, AuthError.AuthError> => {
-    const found = call.headers === undefined
-      ? fromContext(fiber)
-      : Effect.flatMapEager(
-        Authenticator.find(authenticator, call.headers),
-        (option) => option._tag === "Some" ? Effect.succeed(option.value) : fromContext(fiber)
-      )
-    return Effect.flatMapEager(
-      found,
-      (identity) =>
-        isExpired(fiber, identity) ? Effect.fail(AuthError.refused("TokenExpired")) : Effect.succeed(identity)
-    )
-  }
-
-  const authorize = (
+  // Most callers are known without a detour through effects; `undefined` when this one is not.
+  const identifyNow = (
     call: ToolCall.ToolCall,
-    identity: Identity
-  ): Effect.Effect<Authorizer.Decision, AuthError.AuthError> =>
+    known: Identity | undefined,
+    fiber: Running
+  ): Identity | AuthError.AuthError | undefined => {
+    if (call.headers !== undefined) {
+      const found = Authenticator.findNow(authenticator, call.headers, fiber)
+      if (found === undefined || found instanceof AuthError.AuthError) return found
+      if (found._tag === "Some") return found.value
+    }
+    if (known !== undefined) return known
+    const found = Authenticator.findNow(authenticator, requestHeaders(fiber), fiber)
+    return found === undefined ? undefined : Authenticator.callerOf(authenticator, found)
+  }
+
+  const identifyLater = (
+    call: ToolCall.ToolCall,
+    known: Identity | undefined,
+    fiber: Running
+  ): Effect.Effect<Identity, AuthError.AuthError> => {
+    const fromContext = () =>
+      known === undefined ? Authenticator.identify(authenticator, requestHeaders(fiber)) : Effect.succeed(known)
+    return call.headers === undefined
+      ? fromContext()
+      : Effect.flatMap(
+        Authenticator.find(authenticator, call.headers),
+        (found) => found._tag === "Some" ? Effect.succeed(found.value) : fromContext()
+      )
+  }
+
+  const decide = (call: ToolCall.ToolCall, identity: Identity) =>
     Authorizer.decide(authorizer, { identity, tool: call.tool, action: call.action, input: call.input })
+
+  const settle = <A, E, R>(
+    call: ToolCall.ToolCall,
+    next: Effect.Effect<A, E, R>,
+    known: Identity | undefined,
+    identity: Identity,
+    decision: Authorizer.Decision
+  ): Effect.Effect<A, E | AuthError.AuthError, R> => {
+    call.record.rule = decision.rule
+    if (!decision.allow) return Effect.fail(call.record.refuse("denied", refusalOf(call, decision)))
+    return identity === known ? next : Effect.provideService(next, CurrentIdentity, identity)
+  }
+
+  const admit = <A, E, R>(
+    call: ToolCall.ToolCall,
+    next: Effect.Effect<A, E, R>,
+    known: Identity | undefined,
+    identity: Identity,
+    fiber: Running
+  ): Effect.Effect<A, E | AuthError.AuthError, R> => {
+    if (isExpired(fiber, identity)) {
+      return Effect.fail(call.record.refuse("unauthenticated", AuthError.refused("TokenExpired")))
+    }
+    call.record.identity = identity
+    const decision = decide(call, identity)
+    return Effect.isEffect(decision)
+      ? Effect.matchCauseEffect(decision, {
+        onFailure: (cause): Effect.Effect<A, E | AuthError.AuthError, R> => refuse(call, "denied", cause),
+        onSuccess: (decided) => settle(call, next, known, identity, decided)
+      })
+      : settle(call, next, known, identity, decision)
+  }
 
   return ToolMiddleware.of<AuthError.AuthError, CurrentIdentity>({
     name: "auth",
     forTool: () => <A, E1, R>(call: ToolCall.ToolCall, next: Effect.Effect<A, E1, R>) =>
       Effect.withFiber((fiber): Effect.Effect<A, E1 | AuthError.AuthError, R> => {
         const known = knownIdentity(fiber)
-        return Effect.matchCauseEffectEager(identify(call, fiber), {
-          onFailure: (cause) => refuse(call, "unauthenticated", cause),
-          onSuccess: (identity): Effect.Effect<A, E1 | AuthError.AuthError, R> => {
-            call.record.identity = identity
-            return Effect.matchCauseEffectEager(authorize(call, identity), {
-              onFailure: (cause) => refuse(call, "denied", cause),
-              onSuccess: (decision): Effect.Effect<A, E1 | AuthError.AuthError, R> => {
-                call.record.rule = decision.rule
-                if (!decision.allow) return Effect.fail(call.record.refuse("denied", refusalOf(call, decision)))
-                return identity === known ? next : Effect.provideService(next, CurrentIdentity, identity)
-              }
-            })
-          }
-        })
+        const identity = identifyNow(call, known, fiber)
+        if (identity === undefined) {
+          return Effect.matchCauseEffect(identifyLater(call, known, fiber), {
+            onFailure: (cause): Effect.Effect<A, E1 | AuthError.AuthError, R> => refuse(call, "unauthenticated", cause),
+            onSuccess: (identity) => admit(call, next, known, identity, fiber)
+          })
+        }
+        return identity instanceof AuthError.AuthError
+          ? Effect.fail(call.record.refuse("unauthenticated", identity))
+          : admit(call, next, known, identity, fiber)
       }),
     // A call may have waited for a slot, a permit or a retry since it was let in.
     forExecution: () => <A, E1, R>(call: ToolCall.ToolCall, next: Effect.Effect<A, E1, R>) =>
@@ -102,12 +140,14 @@ const make = (
       }),
     explain: () => (call) =>
       Effect.withFiber((fiber) =>
-        Effect.matchEffect(identify(call, fiber), {
+        Effect.matchEffect(identifyLater(call, knownIdentity(fiber), fiber), {
           onFailure: (error) => Effect.succeed(refusal(error, {})),
           onSuccess: (identity) => {
             const { method, principal, roles, tenant } = identity
             const who = { principal, tenant, method, roles }
-            return Effect.match(authorize(call, identity), {
+            if (isExpired(fiber, identity)) return Effect.succeed(refusal(AuthError.refused("TokenExpired"), who))
+            const decision = decide(call, identity)
+            return Effect.match(Effect.isEffect(decision) ? decision : Effect.succeed(decision), {
               onFailure: (error) => refusal(error, who),
               onSuccess: (decision): ToolMiddleware.Explanation => {
                 const { missingScopes, rule, wouldRefuse } = decision

@@ -10,6 +10,7 @@
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
@@ -36,7 +37,14 @@ export interface Service {
   ) => Effect.Effect<Option.Option<Identity.Identity>, AuthError.AuthError>
   readonly anonymous: Option.Option<Identity.Identity>
   readonly schemes: ReadonlyArray<string>
+  /** @internal The answer of `authenticate` where it is there already: most are, and a fiber costs more than they do. */
+  readonly "~now"?: ((headers: RequestHeadersInput, fiber: Running) => Answer | undefined) | undefined
 }
+
+type Running = Fiber.Fiber<unknown, unknown>
+
+/** @internal What an authenticator can say. */
+export type Answer = Option.Option<Identity.Identity> | AuthError.AuthError
 
 /**
  * The authenticator of a program.
@@ -95,6 +103,12 @@ export const make = (options: Options): Service => ({
   schemes: Object.freeze([...options.schemes ?? []])
 })
 
+/** @internal An authenticator whose answers may be there already. */
+export const makeNow = (options: Options, now: NonNullable<Service["~now"]>): Service => ({
+  ...make(options),
+  "~now": now
+})
+
 const none: Effect.Effect<Option.Option<never>> = Effect.succeedNone
 
 const bad = (): Effect.Effect<never, AuthError.AuthError> => Effect.fail(AuthError.refused("InvalidCredentials"))
@@ -108,6 +122,7 @@ const bad = (): Effect.Effect<never, AuthError.AuthError> => Effect.fail(AuthErr
  */
 export const anonymous = (identity: Identity.Identity = Identity.anonymous): Service => ({
   authenticate: () => none,
+  "~now": () => Option.none(),
   anonymous: Option.some(identity),
   schemes: []
 })
@@ -139,7 +154,19 @@ export const firstOf = (...authenticators: ReadonlyArray<Service>): Service => {
     }
     return Effect.succeed(found)
   }
+  const now: Service["~now"] = (headers, fiber) => {
+    let found: Option.Option<Identity.Identity> = Option.none()
+    for (const one of authenticators) {
+      const answer = one["~now"]?.(headers, fiber)
+      // One that has to think about it: then all are asked the long way.
+      if (answer === undefined) return undefined
+      if (answer instanceof AuthError.AuthError) return answer
+      if (Option.isNone(found)) found = answer
+    }
+    return found
+  }
   return {
+    "~now": authenticators.every((one) => one["~now"] !== undefined) ? now : undefined,
     authenticate: (headers) => ask(headers, 0, Option.none()),
     anonymous: authenticators.find((one) => Option.isSome(one.anonymous))?.anonymous ?? Option.none(),
     schemes: [...new Set(authenticators.flatMap((one) => one.schemes))]
@@ -260,28 +287,62 @@ export const identify = (
   authenticator: Service,
   headers: RequestHeadersInput
 ): Effect.Effect<Identity.Identity, AuthError.AuthError> =>
-  Effect.flatMapEager(find(authenticator, headers), (found) => {
-    if (Option.isSome(found)) return Effect.succeed(found.value)
-    return Option.isSome(authenticator.anonymous)
-      ? Effect.succeed(authenticator.anonymous.value)
-      : Effect.fail(AuthError.refused("MissingCredentials"))
+  Effect.withFiber((fiber) => {
+    const known = findNow(authenticator, headers, fiber)
+    if (known !== undefined) {
+      const caller = callerOf(authenticator, known)
+      return caller instanceof AuthError.AuthError ? Effect.fail(caller) : Effect.succeed(caller)
+    }
+    return Effect.flatMap(find(authenticator, headers), (found) => {
+      const caller = callerOf(authenticator, found)
+      return caller instanceof AuthError.AuthError ? Effect.fail(caller) : Effect.succeed(caller)
+    })
   })
+
+/** @internal The caller that an answer means, the anonymous one included. */
+export const callerOf = (authenticator: Service, answer: Answer): Identity.Identity | AuthError.AuthError => {
+  if (answer instanceof AuthError.AuthError) return answer
+  const found = answer._tag === "Some" ? answer : authenticator.anonymous
+  return found._tag === "Some" ? found.value : AuthError.refused("MissingCredentials")
+}
+
+// An answer that can be used, or `undefined` for what is none.
+const checked = (answer: Option.Option<Identity.Identity>, headers: RequestHeadersInput): Answer | undefined => {
+  if (answer._tag === "Some") return typeof answer.value.principal === "string" ? answer : undefined
+  if (answer._tag !== "None") return undefined
+  return header(headers, "authorization") === undefined ? answer : AuthError.refused("InvalidCredentials")
+}
+
+/** @internal The answer of an authenticator where it is there already; `undefined` sends the caller to `find`. */
+export const findNow = (
+  authenticator: Service,
+  headers: RequestHeadersInput,
+  fiber: Running
+): Answer | undefined => {
+  const now = authenticator["~now"]
+  if (now === undefined) return undefined
+  try {
+    const answer = now(headers, fiber)
+    return answer === undefined || answer instanceof AuthError.AuthError ? answer : checked(answer, headers)
+  } catch {
+    // It will be thrown again where it is told to the operator.
+    return undefined
+  }
+}
 
 /** @internal What `authenticate` says, with everything that it must not do turned into a refusal. */
 export const find = (
   authenticator: Service,
   headers: RequestHeadersInput
 ): Effect.Effect<Option.Option<Identity.Identity>, AuthError.AuthError> =>
-  failClosed(
-    "authenticator",
-    () => authenticator.authenticate(headers),
-    (found): Effect.Effect<Option.Option<Identity.Identity>, AuthError.AuthError> | undefined =>
-      found._tag === "Some"
-        ? typeof found.value.principal === "string" ? Effect.succeed(found) : undefined
-        : found._tag === "None"
-        ? header(headers, "authorization") === undefined ? none : bad()
-        : undefined
-  )
+  failClosed("authenticator", () => authenticator.authenticate(headers), (found) => {
+    const answer = checked(found, headers)
+    return answer === undefined
+      ? undefined
+      : answer instanceof AuthError.AuthError
+      ? Effect.fail(answer)
+      : Effect.succeed(answer)
+  })
 
 /**
  * @internal Runs a decision of somebody else's code. What throws, dies or answers with what is not an answer (`check`

@@ -259,13 +259,20 @@ export const layerDenyAll: Layer.Layer<Authorizer> = Layer.sync(
   () => fromDecisions("Authorizer.layerDenyAll", () => Effect.succeed(denied), undefined)
 )
 
+const isDecision = (decided: Decision): boolean =>
+  typeof decided.allow === "boolean" && typeof decided.rule === "string" && Array.isArray(decided.missingScopes)
+
 /**
- * @internal What `authorize` says, with everything that it must not do turned into a refusal.
+ * @internal What `authorize` says, with everything that it must not do turned into a refusal. A decision that is there
+ * already is handed back as it is.
  */
-export const decide = (authorizer: Service, request: Request): Effect.Effect<Decision, AuthError> =>
-  failClosed(
-    "authorizer",
-    () => authorizer.authorize(request),
-    (decided) =>
-      typeof decided.allow === "boolean" && typeof decided.rule === "string" ? Effect.succeed(decided) : undefined
-  )
+export const decide = (authorizer: Service, request: Request): Decision | Effect.Effect<Decision, AuthError> => {
+  let decided: Effect.Effect<Decision, AuthError>
+  try {
+    decided = authorizer.authorize(request)
+    if (settled(decided) && decided._tag === "Success" && isDecision(decided.value)) return decided.value
+  } catch (error) {
+    decided = Effect.die(error)
+  }
+  return failClosed("authorizer", () => decided, (value) => isDecision(value) ? Effect.succeed(value) : undefined)
+}

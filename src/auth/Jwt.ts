@@ -163,7 +163,12 @@ const checkRules = (where: string, options: VerifyOptions): Rules => {
 interface Header {
   readonly algorithm: Algorithm
   readonly kid: string | undefined
+  readonly only: { readonly algorithms: Array<string> }
 }
+
+type Running = Fiber.Fiber<unknown, unknown>
+
+const wallClock = (fiber: Running): number => fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
 
 // Members that bring a key along or change what is signed. None is needed to verify with keys that are known.
 const refusedMembers = ["crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc"]
@@ -180,12 +185,12 @@ const readHeader = (part: string, rules: Rules): Header | AuthError.AuthError =>
     return AuthError.refused("InvalidCredentials")
   }
   return JwtKey.isAlgorithm(alg) && rules.algorithms.includes(alg)
-    ? { algorithm: alg, kid }
+    ? { algorithm: alg, kid, only: { algorithms: [alg] } }
     : AuthError.refused("InvalidCredentials")
 }
 
 interface Verified {
-  readonly answer: Effect.Effect<Option.Option<Identity.Identity>>
+  readonly answer: Option.Option<Identity.Identity>
   readonly key: JwtKey.VerificationKey
   readonly expiresAt: number
   readonly keptUntil: number
@@ -193,10 +198,20 @@ interface Verified {
 
 const fromSource = (source: JwtKey.KeySource, rules: Rules): Authenticator.Service => {
   const cache = rules.cacheMillis === 0 ? undefined : new LRUCache<string, Verified>({ max: rules.cacheEntries })
+  // An issuer writes the same few headers all day.
+  const headers = new LRUCache<string, Header>({ max: 100 })
 
-  const checkSignature = (token: string, header: Header, key: JwtKey.VerificationKey) =>
+  const headerOf = (part: string): Header | AuthError.AuthError => {
+    const known = headers.get(part)
+    if (known !== undefined) return known
+    const header = readHeader(part, rules)
+    if (!(header instanceof AuthError.AuthError)) headers.set(part, header)
+    return header
+  }
+
+  const checkSignature = (token: string, { algorithm, only }: Header, key: JwtKey.VerificationKey) =>
     Effect.tryPromise({
-      try: () => Jose.compactVerify(token, key.ready.get(header.algorithm)!, { algorithms: [header.algorithm] }),
+      try: () => Jose.compactVerify(token, key.ready.get(algorithm)!, only),
       catch: (error) =>
         AuthError.refused(error instanceof Jose.errors.JOSEError ? "InvalidCredentials" : "AuthUnavailable")
     })
@@ -204,54 +219,73 @@ const fromSource = (source: JwtKey.KeySource, rules: Rules): Authenticator.Servi
   const verify = (
     token: string,
     hash: string,
-    fiber: Fiber.Fiber<unknown, unknown>
+    fiber: Running
   ): Effect.Effect<Option.Option<Identity.Identity>, AuthError.AuthError> => {
     const parts = token.split(".", 4)
     if (parts.length !== 3 || !parts.every(isCanonicalBase64Url)) {
       return Effect.fail(AuthError.refused("TokenMalformed"))
     }
-    const header = readHeader(parts[0]!, rules)
+    const header = headerOf(parts[0]!)
     if (header instanceof AuthError.AuthError) return Effect.fail(header)
-    return Effect.flatMap(
+    return Effect.flatMapEager(
       source.find(header.algorithm, header.kid),
       (key) =>
         Effect.flatMap(checkSignature(token, header, key), ({ payload }) => {
-          const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
-          const identity = toIdentity(parseStrictBytes(payload), rules, now)
+          const identity = toIdentity(parseStrictBytes(payload), rules, wallClock(fiber))
           if (identity instanceof AuthError.AuthError) return Effect.fail(identity)
-          const answer = Effect.succeedSome(identity)
+          const answer = Option.some(identity)
           cache?.set(hash, {
             answer,
             key,
             expiresAt: DateTime.toEpochMillis(identity.expiresAt!),
             keptUntil: monotonicMillis(fiber) + rules.cacheMillis
           })
-          return answer
+          return Effect.succeed(answer)
         })
     )
   }
 
-  return Authenticator.make({
-    schemes: ["Bearer"],
-    authenticate: (headers: RequestHeadersInput) => {
-      const token = authorization(headers, "bearer")
-      if (token === undefined) return Effect.succeedNone
-      if (token === ambiguous) return Effect.fail(AuthError.refused("InvalidCredentials"))
-      if (token.length > rules.maxBytes) return Effect.fail(AuthError.refused("TokenMalformed"))
-      return Effect.withFiber((fiber) => {
-        const hash = cache === undefined ? "" : sha256Hex(token)
-        const known = cache?.get(hash)
-        if (known === undefined) return verify(token, hash, fiber)
-        if (fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() >= known.expiresAt) {
-          cache?.delete(hash)
-          return Effect.fail(AuthError.refused("TokenExpired"))
-        }
-        // A key that has been withdrawn takes the tokens with it that were verified with it.
-        if (monotonicMillis(fiber) < known.keptUntil && source.isTrusted(known.key, fiber)) return known.answer
-        cache?.delete(hash)
-        return verify(token, hash, fiber)
-      })
+  // The token of a request, before anything is done with it.
+  const tokenOf = (headers: RequestHeadersInput): string | AuthError.AuthError | undefined => {
+    const token = authorization(headers, "bearer")
+    if (token === undefined) return undefined
+    if (token === ambiguous) return AuthError.refused("InvalidCredentials")
+    return token.length > rules.maxBytes ? AuthError.refused("TokenMalformed") : token
+  }
+
+  // What is known of a token that has been verified before, if that still counts.
+  const recall = (hash: string, fiber: Running): Authenticator.Answer | undefined => {
+    const known = cache?.get(hash)
+    if (known === undefined) return undefined
+    if (wallClock(fiber) >= known.expiresAt) {
+      cache?.delete(hash)
+      return AuthError.refused("TokenExpired")
     }
+    // A key that has been withdrawn takes the tokens with it that were verified with it.
+    if (monotonicMillis(fiber) < known.keptUntil && source.isTrusted(known.key, fiber)) return known.answer
+    cache?.delete(hash)
+    return undefined
+  }
+
+  const options: Authenticator.Options = {
+    schemes: ["Bearer"],
+    authenticate: (headers) =>
+      Effect.withFiber((fiber) => {
+        const token = tokenOf(headers)
+        if (token === undefined) return Effect.succeedNone
+        if (token instanceof AuthError.AuthError) return Effect.fail(token)
+        if (cache === undefined) return verify(token, "", fiber)
+        const hash = sha256Hex(token)
+        const known = recall(hash, fiber)
+        if (known === undefined) return verify(token, hash, fiber)
+        return known instanceof AuthError.AuthError ? Effect.fail(known) : Effect.succeed(known)
+      })
+  }
+  if (cache === undefined) return Authenticator.make(options)
+  return Authenticator.makeNow(options, (headers, fiber) => {
+    const token = tokenOf(headers)
+    if (token === undefined) return Option.none()
+    return token instanceof AuthError.AuthError ? token : recall(sha256Hex(token), fiber)
   })
 }
 
