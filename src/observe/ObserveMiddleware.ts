@@ -15,6 +15,7 @@ import * as Check from "../internal/options.ts"
 import * as ToolMiddleware from "../ToolMiddleware.ts"
 import { callSeat } from "./internal/callSeat.ts"
 import { executionSeat } from "./internal/executionSeat.ts"
+import { makeMetricContext } from "./internal/spans.ts"
 import * as Redaction from "./Redaction.ts"
 import { makeToolSeries } from "./ToolMetrics.ts"
 
@@ -79,7 +80,16 @@ export const make = (options: Options = {}): ToolMiddleware.ToolMiddleware<never
   if (!spans && !metrics && !log) return ToolMiddleware.passthrough("observe")
   if (options.capture !== undefined) Check.known(`${where}: capture`, options.capture, ["arguments", "result"])
   const capture = options.capture ?? {}
-  const settings = { capture, spans, metrics, log, repeatedRefusals, redaction, seriesOf }
+  const settings = {
+    capture,
+    spans,
+    metrics,
+    log,
+    repeatedRefusals,
+    redaction,
+    seriesOf,
+    metricContext: makeMetricContext()
+  }
   return {
     name: "observe",
     forTool: (tool) => callSeat(settings, tool),

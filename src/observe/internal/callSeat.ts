@@ -18,7 +18,16 @@ import * as Names from "../ToolAttributes.ts"
 import type { ToolSeries } from "../ToolMetrics.ts"
 import { type Fields, makeCapture } from "./capture.ts"
 import { errorText, exitForSpan } from "./errorText.ts"
-import { type AnyFiber, attempt, makeSpan, Observation, Stopwatch, tracerBelow, visible } from "./spans.ts"
+import {
+  type Ambient,
+  type AnyFiber,
+  attempt,
+  makeSpan,
+  Observation,
+  Stopwatch,
+  tracerBelow,
+  visible
+} from "./spans.ts"
 
 /** The options of the stage, with their defaults filled in. */
 export interface Settings {
@@ -29,6 +38,7 @@ export interface Settings {
   readonly repeatedRefusals: number
   readonly redaction: Redaction
   readonly seriesOf: (tool: ToolMeta) => ToolSeries
+  readonly metricContext: (context: Context.Context<never>) => Context.Context<never>
 }
 
 const levels: Readonly<Record<Outcome, LogLevel.Severity>> = {
@@ -49,20 +59,25 @@ const levels: Readonly<Record<Outcome, LogLevel.Severity>> = {
 const isRefusal = (outcome: Outcome): boolean =>
   outcome === "denied" || outcome === "unauthenticated" || outcome === "limited" || outcome === "rejected"
 
-const staticAttributes = (tool: ToolMeta): ReadonlyArray<readonly [string, unknown]> => {
-  const attributes: Array<readonly [string, unknown]> = [
-    [Names.genAiOperationName, "execute_tool"],
-    [Names.genAiToolName, tool.name],
-    [Names.genAiToolType, "function"],
-    [Names.toolId, tool.id],
-    [Names.toolName, tool.name]
+interface Attribute {
+  readonly name: string
+  readonly value: unknown
+}
+
+const staticAttributes = (tool: ToolMeta): ReadonlyArray<Attribute> => {
+  const all: ReadonlyArray<Attribute> = [
+    { name: Names.genAiOperationName, value: "execute_tool" },
+    { name: Names.genAiToolName, value: tool.name },
+    { name: Names.genAiToolType, value: "function" },
+    { name: Names.genAiToolDescription, value: tool.description?.slice(0, 256) },
+    { name: Names.toolId, value: tool.id },
+    { name: Names.toolName, value: tool.name },
+    { name: Names.toolNamespace, value: tool.namespace },
+    { name: Names.toolVersion, value: tool.version },
+    { name: Names.toolCategory, value: tool.category },
+    { name: Names.toolTags, value: tool.tags.length === 0 ? undefined : tool.tags }
   ]
-  if (tool.description !== undefined) attributes.push([Names.genAiToolDescription, tool.description.slice(0, 256)])
-  if (tool.namespace !== undefined) attributes.push([Names.toolNamespace, tool.namespace])
-  if (tool.version !== undefined) attributes.push([Names.toolVersion, tool.version])
-  if (tool.category !== undefined) attributes.push([Names.toolCategory, tool.category])
-  if (tool.tags.length > 0) attributes.push([Names.toolTags, tool.tags])
-  return attributes
+  return all.filter((attribute) => attribute.value !== undefined)
 }
 
 /** What the outer seat knows of a tool before its first call. */
@@ -70,7 +85,7 @@ class Tool {
   readonly settings: Settings
   readonly meta: ToolMeta
   readonly series: ToolSeries | undefined
-  readonly attributes: ReadonlyArray<readonly [string, unknown]>
+  readonly attributes: ReadonlyArray<Attribute>
   readonly spanName: string
   readonly mcpSpanName: string
   readonly captureArguments: ((value: unknown) => string | undefined) | undefined
@@ -123,14 +138,15 @@ class Call {
   }
 
   start(fiber: AnyFiber): Observation {
-    const { log, spans } = this.tool.settings
+    const { log, metricContext, spans } = this.tool.settings
     const mcp = fiber.getRef(CurrentMcpRequest)
     const ambient = spans ? visible(fiber.cache.span) : undefined
     const parent = mcp?.parent ?? ambient
     const tracer = spans ? tracerBelow(fiber, parent) : undefined
     const stopwatch = Stopwatch.start(fiber, tracer !== undefined)
     const before = fiber.context
-    const observation = new Observation(stopwatch, before, tracer)
+    const metrics = this.tool.series === undefined ? before : metricContext(before)
+    const observation = new Observation(stopwatch, before, metrics, tracer)
     this.fiber = fiber
     this.mcp = mcp
     this.observation = observation
@@ -142,7 +158,9 @@ class Call {
       : stopwatch.clock.currentTimeMillisUnsafe()
     let context = before
     if (log) context = Context.add(context, CurrentCall, this.call)
-    if (tracer !== undefined) this.startSpan(observation, tracer, parent, ambient)
+    if (tracer !== undefined && observation.ambient !== undefined) {
+      this.startSpan(observation, observation.ambient, tracer, parent, ambient)
+    }
     // A parent that the client sent is the parent also where this call makes no span.
     const inner = observation.span ?? mcp?.parent
     if (spans && inner !== undefined) context = Context.add(context, Tracer.ParentSpan, inner)
@@ -155,13 +173,14 @@ class Call {
 
   startSpan(
     observation: Observation,
+    shared: Ambient,
     tracer: Tracer.Tracer,
     parent: Tracer.AnySpan | undefined,
     ambient: Tracer.AnySpan | undefined
   ): void {
     const { mcp, tool } = this
     attempt(() => {
-      const span = makeSpan(observation.context, tracer, tool.settings.redaction, {
+      const span = makeSpan(shared, tracer, tool.settings.redaction, {
         name: mcp === undefined ? tool.spanName : tool.mcpSpanName,
         kind: mcp === undefined ? "internal" : "server",
         parent,
@@ -174,7 +193,9 @@ class Call {
   }
 
   describe(span: Tracer.Span): void {
-    for (const [name, value] of this.tool.attributes) span.attribute(name, value)
+    const { attributes } = this.tool
+    // By index, and not by the iterators of an array of pairs, which cost as much as the attributes.
+    for (let i = 0; i < attributes.length; i++) span.attribute(attributes[i]!.name, attributes[i]!.value)
     span.attribute(Names.genAiToolCallId, this.call.callId)
     const { captureArguments } = this.tool
     if (captureArguments !== undefined) {
@@ -192,14 +213,14 @@ class Call {
     // An interruption between the two primitives of the seat ends a call that has not started.
     const fiber = this.fiber ?? Fiber.getCurrent()
     if (fiber === undefined) return undefined
-    const { context, span, stopwatch } = this.observation ?? this.start(fiber)
+    const { context, metrics, span, stopwatch } = this.observation ?? this.start(fiber)
     const elapsed = stopwatch.elapsed()
     const record = this.call.record
     record.durationMillis = Number(elapsed) / 1_000_000
     record.observation = undefined
     const outcome = this.settle(exit)
     if (span !== undefined) attempt(() => this.endSpan(span, exit, outcome, stopwatch.wallAfter(elapsed)))
-    if (this.tool.series !== undefined) attempt(() => this.count(context, outcome))
+    if (this.tool.series !== undefined) attempt(() => this.count(metrics, outcome))
     if (this.tool.settings.log) attempt(() => this.log(fiber, context, exit, outcome))
     if (this.isContextSet) fiber.setContext(context)
     return undefined
@@ -309,8 +330,10 @@ const tell = (span: Tracer.Span, name: string, value: string | undefined): void 
 /** The outer seat: every call, whatever becomes of it. */
 export const callSeat = (settings: Settings, meta: ToolMeta): Around<never> => {
   const tool = new Tool(settings, meta)
+  const isSpansOnly = tool.series === undefined && !settings.log
   return (call, next) =>
-    Effect.suspend(() => {
+    Effect.withFiber((caller) => {
+      if (isSpansOnly && isUntraced(caller)) return next
       const current = new Call(tool, call)
       return Effect.onExitPrimitive(
         Effect.withFiber((fiber) => {
@@ -321,3 +344,7 @@ export const callSeat = (settings: Settings, meta: ToolMeta): Around<never> => {
       )
     })
 }
+
+// No span is made and none has to be put around what is inside.
+const isUntraced = (fiber: AnyFiber): boolean =>
+  fiber.getRef(CurrentMcpRequest)?.parent === undefined && tracerBelow(fiber, visible(fiber.cache.span)) === undefined

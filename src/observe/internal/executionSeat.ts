@@ -39,11 +39,12 @@ class Execution {
     const stopwatch = outer.stopwatch.again()
     this.fiber = fiber
     this.stopwatch = stopwatch
-    const { tracer } = outer
-    const parent = tracer === undefined ? undefined : visible(fiber.cache.span)
-    if (tracer === undefined || parent?.sampled === false) return
+    const { ambient, tracer } = outer
+    if (tracer === undefined || ambient === undefined) return
+    const parent = visible(fiber.cache.span)
+    if (parent?.sampled === false) return
     attempt(() => {
-      const span = makeSpan(outer.context, tracer, settings.redaction, {
+      const span = makeSpan(ambient, tracer, settings.redaction, {
         name: meta.spanName,
         kind: "internal",
         parent,
@@ -85,9 +86,9 @@ class Execution {
     }
     if (series !== undefined) {
       attempt(() => {
-        series.execTotal(1, outer.context)
-        series.execDuration(Number(elapsed) / 1_000_000, outer.context)
-        if (errorType !== undefined && errorType !== "interrupted") series.execErrors(errorType)(1, outer.context)
+        series.execTotal(1, outer.metrics)
+        series.execDuration(Number(elapsed) / 1_000_000, outer.metrics)
+        if (errorType !== undefined && errorType !== "interrupted") series.execErrors(errorType)(1, outer.metrics)
       })
     }
     if (this.before !== undefined) fiber.setContext(this.before)

@@ -2,6 +2,7 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import type * as Fiber from "effect/Fiber"
 import * as LogLevel from "effect/LogLevel"
+import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as References from "effect/References"
 import * as Tracer from "effect/Tracer"
@@ -41,14 +42,26 @@ export interface NewSpan {
   readonly startTime: bigint
 }
 
-/** A span as `Effect.makeSpan` makes it, with the links and annotations that `context` has for all spans. */
+/** Links and annotations that the caller's context has for all spans. */
+export interface Ambient {
+  readonly links: ReadonlyArray<Tracer.SpanLink>
+  readonly annotations: Readonly<Record<string, unknown>>
+}
+
+/** What `context` has for all spans. */
+export const ambientOf = (context: Context.Context<never>): Ambient => ({
+  links: Context.get(context, References.TracerSpanLinks),
+  annotations: Context.get(context, References.TracerSpanAnnotations)
+})
+
+/** A span as `Effect.makeSpan` makes it. */
 export const makeSpan = (
-  context: Context.Context<never>,
+  ambient: Ambient,
   tracer: Tracer.Tracer,
   redaction: Redaction,
   options: NewSpan
 ): Tracer.Span => {
-  const links = [...Context.get(context, References.TracerSpanLinks)]
+  const links = [...ambient.links]
   if (options.link !== undefined) links.push({ span: options.link, attributes: {} })
   const span = tracer.span({
     name: options.name,
@@ -60,9 +73,9 @@ export const makeSpan = (
     root: false,
     sampled: true
   })
-  const ambient = Context.get(context, References.TracerSpanAnnotations)
-  for (const name in ambient) {
-    span.attribute(name, redaction.isSensitiveKey(name) ? replacement : redaction.value(ambient[name]))
+  for (const name of Object.keys(ambient.annotations)) {
+    const value = ambient.annotations[name]
+    span.attribute(name, redaction.isSensitiveKey(name) ? replacement : redaction.value(value))
   }
   return span
 }
@@ -106,20 +119,49 @@ export class Stopwatch {
   }
 }
 
-/**
- * What the outer seat leaves in the record for the inner one. `context` is that of the caller: what is read from it costs
- * less than from the one that a call gets, and says the same.
- */
+/** What the outer seat leaves in the record for the inner one. */
 export class Observation {
   readonly stopwatch: Stopwatch
   readonly context: Context.Context<never>
+  readonly metrics: Context.Context<never>
   readonly tracer: Tracer.Tracer | undefined
+  readonly ambient: Ambient | undefined
   span: Tracer.Span | undefined = undefined
 
-  constructor(stopwatch: Stopwatch, context: Context.Context<never>, tracer: Tracer.Tracer | undefined) {
+  constructor(
+    stopwatch: Stopwatch,
+    context: Context.Context<never>,
+    metrics: Context.Context<never>,
+    tracer: Tracer.Tracer | undefined
+  ) {
     this.stopwatch = stopwatch
     this.context = context
+    this.metrics = metrics
     this.tracer = tracer
+    this.ambient = tracer === undefined ? undefined : ambientOf(context)
+  }
+}
+
+/**
+ * Reduces contexts to what metrics read from them. One call updates several metrics, each of which looks both up again,
+ * and most calls of a program share them.
+ */
+export const makeMetricContext = (): (context: Context.Context<never>) => Context.Context<never> => {
+  let registry: Metric.MetricRegistry | undefined
+  let attributes: Metric.Metric.AttributeSet | undefined
+  let reduced: Context.Context<never> = Context.empty()
+  return (context) => {
+    const nowRegistry = Context.get(context, Metric.MetricRegistry)
+    const nowAttributes = Context.get(context, Metric.CurrentMetricAttributes)
+    if (nowRegistry !== registry || nowAttributes !== attributes) {
+      registry = nowRegistry
+      attributes = nowAttributes
+      reduced = Context.mergeAll(
+        Context.make(Metric.MetricRegistry, nowRegistry),
+        Context.make(Metric.CurrentMetricAttributes, nowAttributes)
+      )
+    }
+    return reduced
   }
 }
 
