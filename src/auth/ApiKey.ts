@@ -116,6 +116,12 @@ export class ApiKeyStoreError extends Schema.TaggedError<ApiKeyStoreError>(
   }
 }
 
+/** @internal A key in memory, with the identity that it stands for once somebody has asked. */
+export interface Kept {
+  readonly record: ApiKeyRecord
+  identity: Option.Option<Identity.Identity> | undefined
+}
+
 /**
  * Where keys are kept.
  *
@@ -132,8 +138,8 @@ export class ApiKeyStore extends Context.Service<ApiKeyStore, {
   readonly register: (key: Registration) => Effect.Effect<ApiKeyRecord, ApiKeyStoreError>
   readonly revoke: (id: string) => Effect.Effect<boolean, ApiKeyStoreError>
   readonly list: Effect.Effect<ReadonlyArray<ApiKeyRecord>, ApiKeyStoreError>
-  /** @internal `find` for a store that has its answers at hand. */
-  readonly "~find"?: ((hash: string) => ApiKeyRecord | undefined) | undefined
+  /** @internal `find` for a store that has its answers at hand and compares hashes exactly. */
+  readonly "~find"?: ((hash: string) => Kept | undefined) | undefined
 }>()("effect-toolops/auth/ApiKey/ApiKeyStore") {}
 
 /** @internal */
@@ -218,13 +224,13 @@ const makeMemory = (options: MemoryOptions): ApiKeyStore["Service"] => {
   const where = "ApiKey.layerMemory"
   Check.known(where, options, ["keys", "pepper"])
   const pepper = checkPepper(where, options.pepper)
-  const byHash = new Map<string, ApiKeyRecord>()
+  const byHash = new Map<string, Kept>()
   const byId = new Map<string, ApiKeyRecord>()
   const add = (registration: Registration): ApiKeyRecord | undefined => {
     const record = toRecord(where, registration, pepper)
     if (byId.has(record.id) || byHash.has(record.hash)) return undefined
     byId.set(record.id, record)
-    byHash.set(record.hash, record)
+    byHash.set(record.hash, { record, identity: undefined })
     return record
   }
   for (const registration of options.keys ?? []) {
@@ -235,7 +241,7 @@ const makeMemory = (options: MemoryOptions): ApiKeyStore["Service"] => {
   return {
     "~find": (hash) => byHash.get(hash),
     // A lookup by hash says nothing about a key: who knows the hash does not know what it is the hash of.
-    find: (hash) => Effect.succeed(Option.fromUndefinedOr(byHash.get(hash))),
+    find: (hash) => Effect.succeed(Option.fromUndefinedOr(byHash.get(hash)?.record)),
     register: (registration) =>
       Effect.suspend(() => {
         const record = add(registration)
@@ -348,35 +354,23 @@ export const make = (store: ApiKeyStore["Service"], options: Options = {}): Auth
   const maxLength = Check.integer(where, "maxLength", options.maxLength ?? 512, minimumKeyLength, 16_384)
   const secret = pepper === undefined ? undefined : Redacted.value(pepper)
   const hash = secret === undefined ? sha256Hex : (key: string) => hmacSha256Hex(secret, key)
-  // Records of the memory store are the same objects from call to call, and so are their identities then.
-  const identities = new WeakMap<ApiKeyRecord, Option.Option<Identity.Identity>>()
-
-  // The key that a request shows, before anything is asked of the store.
+  // The key that a request shows.
   const keyOf = (headers: RequestHeadersInput): string | AuthError.AuthError | undefined => {
     const key = header(headers, name)
     if (key === undefined) return undefined
-    return key === ambiguous || key.length === 0 || key.length > maxLength ||
-        (key.startsWith(start) && !hasChecksum(key, start.length))
+    return key === ambiguous || key.length === 0 || key.length > maxLength
       ? AuthError.refused("InvalidCredentials")
       : key
   }
 
-  const admit = (record: ApiKeyRecord | undefined, hashed: string, fiber: Running): Authenticator.Answer => {
-    // The hash is compared again, since a store may compare texts in its own way.
-    if (record === undefined || !equalHex(record.hash, hashed)) return AuthError.refused("InvalidCredentials")
-    const { expiresAt, notBefore } = record
+  // Why a key may not be used now, if so.
+  const flawOf = ({ expiresAt, notBefore }: ApiKeyRecord, fiber: Running): AuthError.AuthError | undefined => {
     if (notBefore !== undefined && wallClock(fiber) < DateTime.toEpochMillis(notBefore)) {
       return AuthError.refused("TokenInactive")
     }
-    if (expiresAt !== undefined && wallClock(fiber) >= DateTime.toEpochMillis(expiresAt)) {
-      return AuthError.refused("TokenExpired")
-    }
-    let identity = identities.get(record)
-    if (identity === undefined) {
-      identity = Option.some(toIdentity(record))
-      identities.set(record, identity)
-    }
-    return identity
+    return expiresAt !== undefined && wallClock(fiber) >= DateTime.toEpochMillis(expiresAt)
+      ? AuthError.refused("TokenExpired")
+      : undefined
   }
 
   const authenticate: Authenticator.Service["authenticate"] = (headers) =>
@@ -384,6 +378,9 @@ export const make = (store: ApiKeyStore["Service"], options: Options = {}): Auth
       const key = keyOf(headers)
       if (key === undefined) return Effect.succeedNone
       if (key instanceof AuthError.AuthError) return Effect.fail(key)
+      if (key.startsWith(start) && !hasChecksum(key, start.length)) {
+        return Effect.fail(AuthError.refused("InvalidCredentials"))
+      }
       const hashed = hash(key)
       return Effect.matchCauseEffect(store.find(hashed), {
         // A defect goes on to where all defects of authenticators are dealt with.
@@ -395,20 +392,26 @@ export const make = (store: ApiKeyStore["Service"], options: Options = {}): Auth
             )
             : Effect.failCause(Cause.fromReasons(cause.reasons.filter((reason) => !Cause.isFailReason(reason)))),
         onSuccess: (found) => {
-          const answer = admit(Option.getOrUndefined(found), hashed, fiber)
-          return answer instanceof AuthError.AuthError ? Effect.fail(answer) : Effect.succeed(answer)
+          // The hash is compared again, since a store may compare texts in its own way.
+          if (Option.isNone(found) || !equalHex(found.value.hash, hashed)) {
+            return Effect.fail(AuthError.refused("InvalidCredentials"))
+          }
+          const flaw = flawOf(found.value, fiber)
+          return flaw === undefined ? Effect.succeedSome(toIdentity(found.value)) : Effect.fail(flaw)
         }
       })
     })
 
   const findNow = store["~find"]
   if (findNow === undefined) return Authenticator.make({ authenticate })
+  // Looking a key up in memory is cheaper than its checksum.
   return Authenticator.makeNow({ authenticate }, (headers, fiber) => {
     const key = keyOf(headers)
     if (key === undefined) return Option.none()
     if (key instanceof AuthError.AuthError) return key
-    const hashed = hash(key)
-    return admit(findNow(hashed), hashed, fiber)
+    const kept = findNow(hash(key))
+    if (kept === undefined) return AuthError.refused("InvalidCredentials")
+    return flawOf(kept.record, fiber) ?? (kept.identity ??= Option.some(toIdentity(kept.record)))
   })
 }
 

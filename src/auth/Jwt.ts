@@ -24,7 +24,7 @@ import type { RequestHeadersInput } from "../ToolCall.ts"
 import * as Authenticator from "./Authenticator.ts"
 import * as AuthError from "./AuthError.ts"
 import type * as Identity from "./Identity.ts"
-import { ambiguous, authorization } from "./internal/credentials.ts"
+import { ambiguous, authorization, rawAuthorization } from "./internal/credentials.ts"
 import { claimPath, type ClaimRules, toIdentity } from "./internal/jwtClaims.ts"
 import * as JwtKey from "./internal/jwtKey.ts"
 import { isCanonicalBase64Url, isObject, parseStrictBytes } from "./internal/strictJson.ts"
@@ -283,9 +283,10 @@ const fromSource = (source: JwtKey.KeySource, rules: Rules): Authenticator.Servi
   }
   if (cache === undefined) return Authenticator.make(options)
   return Authenticator.makeNow(options, (headers, fiber) => {
-    const token = tokenOf(headers)
+    // Whatever is not well-formed has never been verified, so it need not be looked at to be sent the long way.
+    const token = rawAuthorization(headers, "bearer")
     if (token === undefined) return Option.none()
-    return token instanceof AuthError.AuthError ? token : recall(sha256Hex(token), fiber)
+    return token === ambiguous || token.length > rules.maxBytes ? undefined : recall(sha256Hex(token), fiber)
   })
 }
 

@@ -31,16 +31,20 @@ export const keyWithChecksum = (start: string, bytes: Uint8Array): string => {
   return text + base62(BigInt(crc32(text, text.length)), sumLength)
 }
 
+const values = new Uint8Array(128).fill(255)
+for (let i = 0; i < digits.length; i++) values[digits.charCodeAt(i)] = i
+
 /** Says whether a key has the form and the checksum of a generated one, given the length of what it starts with. */
 export const hasChecksum = (key: string, startLength: number): boolean => {
   const end = startLength + bodyLength
   if (key.length !== end + sumLength) return false
-  let sum = crc32(key, end)
-  for (let i = key.length - 1; i >= end; i--) {
-    if (key.charCodeAt(i) !== digits.charCodeAt(sum % 62)) return false
-    sum = Math.floor(sum / 62)
+  let sum = 0
+  for (let i = end; i < key.length; i++) {
+    const value = values[key.charCodeAt(i)] ?? 255
+    if (value === 255) return false
+    sum = sum * 62 + value
   }
-  return true
+  return sum === crc32(key, end)
 }
 
 /** Compares two hashes in time that does not depend on where they differ. */

@@ -15,8 +15,10 @@ export type Found = string | typeof ambiguous | undefined
  */
 export const header = (headers: RequestHeadersInput, name: string): Found => {
   let found: Found = undefined
-  for (const key of Object.keys(headers)) {
+  // Cheaper than `Object.keys`, but it also visits what is inherited.
+  for (const key in headers) {
     if (key.length !== name.length || (key !== name && key.toLowerCase() !== name)) continue
+    if (!Object.hasOwn(headers, key)) continue
     const value = headers[key]
     if (value === undefined) continue
     if (found !== undefined) return ambiguous
@@ -35,10 +37,10 @@ export const header = (headers: RequestHeadersInput, name: string): Found => {
 const token68 = /^[A-Za-z0-9\-._~+/]+=*$/
 
 /**
- * The credential of `scheme` (given in lower case) in the `Authorization` header. `undefined` when there is no such
- * header or it is of another scheme, `ambiguous` when it is not one well-formed credential.
+ * The text behind `scheme` (given in lower case) and one space in the `Authorization` header, not looked at yet.
+ * `undefined` when there is no such header or it is of another scheme.
  */
-export const authorization = (headers: RequestHeadersInput, scheme: string): Found => {
+export const rawAuthorization = (headers: RequestHeadersInput, scheme: string): Found => {
   const value = header(headers, "authorization")
   if (typeof value !== "string") return value
   const end = scheme.length
@@ -47,6 +49,11 @@ export const authorization = (headers: RequestHeadersInput, scheme: string): Fou
     // `Bearerx ...` is another scheme, `Bearer\t...` and `Bearer,` are a broken one.
     return /^[A-Za-z0-9!#$%&'*+\-.^_`|~]/.test(value.slice(end)) ? undefined : ambiguous
   }
-  const token = value.slice(end + 1)
-  return token68.test(token) ? token : ambiguous
+  return value.slice(end + 1)
+}
+
+/** The same, and `ambiguous` when it is not one well-formed credential. */
+export const authorization = (headers: RequestHeadersInput, scheme: string): Found => {
+  const value = rawAuthorization(headers, scheme)
+  return typeof value !== "string" || token68.test(value) ? value : ambiguous
 }
