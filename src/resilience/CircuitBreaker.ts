@@ -14,15 +14,19 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import type * as Redis from "effect/persistence/Redis"
 import type * as Stream from "effect/Stream"
 import { CircuitBreakerImpl } from "./CircuitBreakerImpl.ts"
 import { type Options, resolve } from "./CircuitOptions.ts"
 import type { Status } from "./CircuitState.ts"
 import type { ResilienceError } from "./ResilienceError.ts"
 import { CurrentResilienceObserver, type ResilienceObserver } from "./ResilienceObserver.ts"
+import * as Shared from "./SharedCircuitBreaker.ts"
+import type { SharedOptions } from "./SharedCircuitBreaker.ts"
 
 export type { CountWindowOptions, Options, SlowCall, TimeWindowOptions } from "./CircuitOptions.ts"
 export type { Status } from "./CircuitState.ts"
+export type { SharedOptions } from "./SharedCircuitBreaker.ts"
 
 /**
  * A change of a circuit's status. `openings` is how often it has opened in a row.
@@ -153,4 +157,33 @@ export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<CircuitB
   Layer.effect(
     CircuitBreaker,
     Effect.flatMap(Config.unwrap(options), (options) => fromOptions(options, "CircuitBreaker.layerConfig"))
+  )
+
+/**
+ * Provides a circuit breaker whose state is in Redis, shared with every process that provides one of the same name.
+ *
+ * **Details**
+ *
+ * Costs two round trips a call. While Redis does not answer, this process goes by a circuit of its own, or refuses, as
+ * `onStoreError` says. `forceOpen`, `disable` and `metricsOnly` go for this process; `reset` closes the circuit for all.
+ * A snapshot tells the status and when to retry; the counts stay in Redis and read 0.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerShared = (options: SharedOptions): Layer.Layer<CircuitBreaker, never, Redis.Redis> =>
+  Layer.effect(CircuitBreaker, Shared.make(options, "CircuitBreaker.layerShared"))
+
+/**
+ * The same with options from the configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerSharedConfig = (
+  options: Config.Wrap<SharedOptions>
+): Layer.Layer<CircuitBreaker, Config.ConfigError, Redis.Redis> =>
+  Layer.effect(
+    CircuitBreaker,
+    Effect.flatMap(Config.unwrap(options), (options) => Shared.make(options, "CircuitBreaker.layerSharedConfig"))
   )

@@ -39,7 +39,7 @@ export class CircuitBreakerImpl {
   readonly disable: Effect.Effect<void>
   readonly metricsOnly: Effect.Effect<void>
   readonly reset: Effect.Effect<void>
-  private readonly ref: Ref.Ref<CircuitState.CircuitState>
+  readonly ref: Ref.Ref<CircuitState.CircuitState>
   private readonly listeners = new Set<(transition: Transition) => void>()
   /** Whether a closed circuit without failures can skip a success. */
   private readonly skipsSuccess: boolean
@@ -95,6 +95,12 @@ export class CircuitBreakerImpl {
     return this.ref.ref.current.status === "closed"
   }
 
+  /** Says whether an operator decides. */
+  isForced(): boolean {
+    const { status } = this.ref.ref.current
+    return status === "forced-open" || status === "disabled" || status === "metrics-only"
+  }
+
   private executeGuarded<A, E, R>(
     fiber: Fiber.Fiber<unknown, unknown>,
     effect: Effect.Effect<A, E, R>,
@@ -136,11 +142,11 @@ export class CircuitBreakerImpl {
   }
 
   // Of those that are not interested in slow calls nobody pays for the time.
-  private startedAt(fiber: Fiber.Fiber<unknown, unknown>): number {
+  startedAt(fiber: Fiber.Fiber<unknown, unknown>): number {
     return this.settings.slowMillis === Infinity ? 0 : monotonicMillis(fiber)
   }
 
-  private settle(
+  settle(
     fiber: Fiber.Fiber<unknown, unknown>,
     generation: number,
     probe: CircuitState.Probe | undefined,
