@@ -134,7 +134,7 @@ const entryMembers = (
   if (data.length > 0) out += `,"data":${json(redaction.value(data.length === 1 ? data[0] : data))}`
   if (entry.cause.reasons.length > 0) out += `,"cause":${quote(redaction.text(Cause.pretty(entry.cause)))}`
   const call = entry.fiber.getRef(CurrentCall)
-  if (call !== undefined) out += `,"tool":${quote(call.tool.id)},"callId":${quote(call.callId)}`
+  if (call !== undefined) out += `,"tool":${quote(call.tool.id)},"callId":${quote(call.callId.slice(0, 256))}`
   const spans = entry.fiber.getRef(References.CurrentLogSpans)
   if (spans.length > 0) {
     const now = entry.date.getTime()

@@ -201,11 +201,3 @@ export const parse = (text: string, options?: Options): Result.Result<ReadonlyAr
     return Result.fail(new SecretError({ reason: new MalformedReference({ position, problem }) }))
   }
 }
-
-/**
- * Says whether a text refers to a secret, in whatever spelling.
- *
- * @category guards
- * @since 0.1.0
- */
-export const mentions = (text: string): boolean => text.toLowerCase().includes(keyword)

@@ -56,6 +56,8 @@ const levels: Readonly<Record<Outcome, LogLevel.Severity>> = {
   defect: "Error"
 }
 
+const maxCallId = 256
+
 const isRefusal = (outcome: Outcome): boolean =>
   outcome === "denied" || outcome === "unauthenticated" || outcome === "limited" || outcome === "rejected"
 
@@ -196,7 +198,7 @@ class Call {
     const { attributes } = this.tool
     // By index, and not by the iterators of an array of pairs, which cost as much as the attributes.
     for (let i = 0; i < attributes.length; i++) span.attribute(attributes[i]!.name, attributes[i]!.value)
-    span.attribute(Names.genAiToolCallId, this.call.callId)
+    span.attribute(Names.genAiToolCallId, this.callId)
     const { captureArguments } = this.tool
     if (captureArguments !== undefined) {
       attempt(() => tell(span, Names.genAiToolCallArguments, captureArguments(this.call.input)))
@@ -235,6 +237,12 @@ class Call {
       record.errorType = "error"
       return record.outcome = "failed"
     }
+  }
+
+  /** The call's name, cut short: it may be the caller's own. */
+  get callId(): string {
+    const { callId } = this.call
+    return callId.length > maxCallId ? callId.slice(0, maxCallId) : callId
   }
 
   /** `error.type` as the conventions have it: MCP clients see one kind of tool error. */
@@ -304,7 +312,7 @@ class Call {
     }
     const line = new CallLine({
       tool: this.tool.meta.id,
-      callId: this.call.callId,
+      callId: this.callId,
       outcome,
       durationMs: record.durationMillis,
       attempts: record.attempts,
