@@ -20,16 +20,7 @@ import { refusal } from "../internal/refusal.ts"
 import type { ToolCall } from "../ToolCall.ts"
 import type { ToolMeta } from "../ToolMeta.ts"
 import type { Around, Explanation } from "../ToolMiddleware.ts"
-import {
-  callerSubject,
-  concerns,
-  costOf,
-  type LimitRule,
-  resolveLimits,
-  rulesForTool,
-  tenantSubject,
-  type ToolRule
-} from "./internal/limitRule.ts"
+import * as Rule from "./internal/limitRule.ts"
 import { RateLimited, type RateLimitError, rateLimitError } from "./RateLimitError.ts"
 import { RateLimitStore, refused, Take } from "./RateLimitStore.ts"
 
@@ -105,10 +96,7 @@ export interface Options {
  * @category references
  * @since 0.1.0
  */
-export const CurrentPeer: Context.Reference<string | undefined> = Context.Reference<string | undefined>(
-  "effect-toolops/limit/RateLimit/CurrentPeer",
-  { defaultValue: () => undefined }
-)
+export const CurrentPeer: Context.Reference<string | undefined> = Rule.CurrentPeer
 
 /**
  * The limits of a program.
@@ -130,7 +118,7 @@ export class RateLimit extends Context.Service<RateLimit, {
 
 interface Settings {
   readonly limits: ReadonlyArray<Limit>
-  readonly rules: ReadonlyArray<LimitRule>
+  readonly rules: ReadonlyArray<Rule.LimitRule>
   readonly shadow: boolean
   readonly maxWaitMillis: number
   readonly refundHits: boolean
@@ -145,7 +133,7 @@ const resolve = (where: string, options: Options): Settings => {
     throw new TypeError(`${where}: refundHits must be true or false`)
   }
   return {
-    rules: resolveLimits(where, options.limits, shadow),
+    rules: Rule.resolveLimits(where, options.limits, shadow),
     limits: [...options.limits],
     shadow,
     maxWaitMillis: waits ? maxWaitMillis : 0,
@@ -166,13 +154,13 @@ const fromSettings = (settings: Settings, store: RateLimitStore["Service"]): Rat
   let rules = settings.rules
 
   // Recomputed when the limits have been replaced, hence the function.
-  const planFor = (tool: ToolMeta): () => ReadonlyArray<ToolRule> => {
+  const planFor = (tool: ToolMeta): () => ReadonlyArray<Rule.ToolRule> => {
     let from = rules
-    let plan = rulesForTool(from, tool)
+    let plan = Rule.rulesForTool(from, tool)
     return () => {
       if (from !== rules) {
         from = rules
-        plan = rulesForTool(from, tool)
+        plan = Rule.rulesForTool(from, tool)
       }
       return plan
     }
@@ -186,7 +174,7 @@ const fromSettings = (settings: Settings, store: RateLimitStore["Service"]): Rat
   // The path of most programs: the store answers at once and whoever is late is refused, so nothing is held.
   const atOnce = (
     consume: NonNullable<typeof consumeUnsafe>,
-    plan: () => ReadonlyArray<ToolRule>
+    plan: () => ReadonlyArray<Rule.ToolRule>
   ): Around<RateLimitError> =>
   <A, E1, R>(call: ToolCall, next: Effect.Effect<A, E1, R>) =>
     Effect.withFiber((fiber): Effect.Effect<A, E1 | RateLimitError, R> => {
@@ -197,7 +185,7 @@ const fromSettings = (settings: Settings, store: RateLimitStore["Service"]): Rat
     })
 
   // The finalizer is there before anything is spent, so no interruption falls between the two.
-  const held = (plan: () => ReadonlyArray<ToolRule>): Around<RateLimitError> =>
+  const held = (plan: () => ReadonlyArray<Rule.ToolRule>): Around<RateLimitError> =>
   <A, E1, R>(
     call: ToolCall,
     next: Effect.Effect<A, E1, R>
@@ -257,14 +245,14 @@ const fromSettings = (settings: Settings, store: RateLimitStore["Service"]): Rat
     limits: Effect.sync(() => limits),
     update: (next) =>
       Effect.sync(() => {
-        rules = resolveLimits("RateLimit.update", next, settings.shadow)
+        rules = Rule.resolveLimits("RateLimit.update", next, settings.shadow)
         limits = [...next]
       })
   }
 }
 
 const takesOf = (
-  plan: ReadonlyArray<ToolRule>,
+  plan: ReadonlyArray<Rule.ToolRule>,
   call: ToolCall,
   fiber: Fiber.Fiber<unknown, unknown>
 ): ReadonlyArray<Take> => {
@@ -272,16 +260,9 @@ const takesOf = (
     // Asking a context for what may not be in it is sound whatever it is typed to hold.
     Context.getOrUndefined(fiber.context as Context.Context<CurrentIdentity>, CurrentIdentity) ?? anonymous
   const takes: Array<Take> = []
-  let caller: string | undefined = undefined
   for (let i = 0; i < plan.length; i++) {
-    const { key, rule, subject } = plan[i]!
-    if (!concerns(rule, identity)) continue
-    const whole = subject === "none"
-      ? key
-      : key + (subject === "tenant"
-        ? tenantSubject(identity)
-        : (caller ??= callerSubject(identity, fiber.getRef(CurrentPeer))))
-    takes.push(new Take(rule, whole, costOf(rule, call)))
+    const { keyOf, rule } = plan[i]!
+    if (Rule.concerns(rule, identity)) takes.push(new Take(rule, keyOf(identity, fiber), Rule.costOf(rule, call)))
   }
   return takes
 }

@@ -41,6 +41,23 @@ export interface BucketShape {
 }
 
 /**
+ * The name of a bucket within the store: limit, kind of caller, caller. Callers who come again bring the same one.
+ *
+ * - `place`: where a store has found the bucket last. It may be gone from there.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export class BucketKey {
+  readonly text: string
+  place = -1
+
+  constructor(text: string) {
+    this.text = text
+  }
+}
+
+/**
  * What one call wants of one bucket, and what the store answered. As a `LimitStatus` it goes into the call's record.
  *
  * Printed and encoded it shows the status alone: the key names the caller.
@@ -56,12 +73,12 @@ export class Take implements LimitStatus {
   /** When the same take would be granted: 0 when it is now, `Infinity` when it never will be. */
   retryAfterMillis = 0
   #shape: BucketShape
-  #key: string
+  #key: BucketKey
   #cost: number
   #spentUntil = 0
   #spentFrom = ""
 
-  constructor(shape: BucketShape, key: string, cost: number) {
+  constructor(shape: BucketShape, key: BucketKey, cost: number) {
     this.name = shape.name
     this.#shape = shape
     this.#key = key
@@ -72,8 +89,7 @@ export class Take implements LimitStatus {
     return this.#shape
   }
 
-  /** Names the bucket within the store: limit, kind of caller, caller. */
-  get key(): string {
+  get key(): BucketKey {
     return this.#key
   }
 

@@ -9,15 +9,14 @@
 import * as Config from "effect/Config"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
+import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
 import * as Redis from "effect/persistence/Redis"
 import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
 import { refusal } from "../internal/refusal.ts"
 import { Buckets } from "./internal/buckets.ts"
-import { consumeScript, readReply, refundScript, settle } from "./internal/redisScripts.ts"
+import * as Scripts from "./internal/redisScripts.ts"
 import { LimitStoreUnavailable, type RateLimitError, rateLimitError } from "./RateLimitError.ts"
 import { RateLimitStore, refused, Take } from "./RateLimitStore.ts"
 
@@ -79,17 +78,44 @@ const spentHere = "redis"
 /** What Redis answered, or that it did not. */
 type Reply = ReadonlyArray<number> | undefined
 
+/** A command for whose answer a call waits. */
+interface Waiting {
+  readonly deadline: number
+  isSettled: boolean
+  readonly settle: (reply: Reply, at: Fiber.Fiber<unknown, unknown>) => void
+}
+
 const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore["Service"] => {
   const { commandTimeout, maxPending, onStoreError, prefix, retryAfterMillis } = settings
   const local = new Buckets(settings.maxKeys)
-  const evalConsume = redis.eval(consumeScript)
-  const evalRefund = redis.eval(refundScript)
+  const consumeScript = Scripts.consumeScript()
+  const refundScript = Scripts.refundScript()
   const unavailable = rateLimitError(refusal(LimitStoreUnavailable, { _tag: "LimitStoreUnavailable" }))
 
   let pending = 0
   let failures = 0
   let askAgainAt = 0
   let asking = false
+
+  // Commands on their way, oldest first. All have the same time, so one watcher for the oldest does for all.
+  const waiting: Array<Waiting> = []
+  let isWatched = false
+
+  const watch: Effect.Effect<void> = Effect.withFiber((fiber) => {
+    const now = monotonicMillis(fiber)
+    for (;;) {
+      const oldest = waiting[0]
+      if (oldest === undefined) break
+      if (!oldest.isSettled && oldest.deadline > now) {
+        return Effect.flatMap(Effect.sleep(Math.ceil(oldest.deadline - now)), () => watch)
+      }
+      // Taken out first: whoever hears that the answer is late may ask again at once.
+      waiting.shift()
+      oldest.settle(undefined, fiber)
+    }
+    isWatched = false
+    return Effect.void
+  })
 
   // `late` hears of an answer for which nobody waits any more.
   //
@@ -101,35 +127,46 @@ const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore
     late: (reply: ReadonlyArray<number>) => Effect.Effect<void>
   ): Effect.Effect<Reply> =>
     Effect.uninterruptible(Effect.withFiber((fiber) => {
+      const now = monotonicMillis(fiber)
       const isDown = failures >= maxFailures
-      if (pending >= maxPending || (isDown && (asking || monotonicMillis(fiber) < askAgainAt))) {
-        return Effect.succeed(undefined)
-      }
+      if (pending >= maxPending || (isDown && (asking || now < askAgainAt))) return Effect.succeed(undefined)
       pending += 1
       asking = isDown
-      let abandoned = false
-      const settled = Effect.flatMap(Effect.exit(command), (exit) => {
-        pending -= 1
-        const reply = exit._tag === "Success" ? read(exit.value) : undefined
-        return abandoned && reply !== undefined ? Effect.as(late(reply), reply) : Effect.succeed(reply)
-      })
-      return Effect.flatMap(Effect.forkDetach(settled, { startImmediately: true }), (child) =>
-        Effect.map(
-          Effect.timeoutOption(Effect.interruptible(Fiber.join(child)), commandTimeout),
-          (answer): Reply => {
-            if (Option.isNone(answer)) abandoned = true
-            const reply = Option.getOrUndefined(answer)
+      return Effect.callback<Reply>((resume) => {
+        const run = Effect.runForkWith(fiber.context)
+        const entry: Waiting = {
+          deadline: now + commandTimeout,
+          isSettled: false,
+          settle: (reply, at) => {
+            if (entry.isSettled) return
+            entry.isSettled = true
             asking = false
             failures = reply === undefined ? failures + 1 : 0
-            if (reply === undefined) askAgainAt = monotonicMillis(fiber) + retryAfterMillis
-            return reply
+            if (reply === undefined) askAgainAt = monotonicMillis(at) + retryAfterMillis
+            resume(Effect.succeed(reply))
           }
-        ))
+        }
+        while (waiting.length > 0 && waiting[0]!.isSettled) waiting.shift()
+        waiting.push(entry)
+        run(Effect.flatMap(Effect.exit(command), (exit) => {
+          pending -= 1
+          const reply = exit._tag === "Success" ? read(exit.value) : undefined
+          if (entry.isSettled) return reply === undefined ? Effect.void : late(reply)
+          entry.settle(reply, fiber)
+          return Effect.void
+        }))
+        if (!isWatched) {
+          isWatched = true
+          run(watch)
+        }
+      })
     }))
 
   const giveBack = (takes: ReadonlyArray<Take>): Effect.Effect<void> =>
     Effect.asVoid(
-      ask(evalRefund(prefix, takes), (reply) => typeof reply === "number" ? [reply] : undefined, () => Effect.void)
+      ask(Scripts.run(redis, refundScript, Scripts.refundArguments(prefix, takes)), (reply) =>
+        typeof reply === "number" ? [reply] : undefined, () =>
+        Effect.void)
     )
 
   const decide = (
@@ -140,20 +177,20 @@ const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore
     takes.length === 0 ? Effect.succeed(0) : Effect.withFiber((fiber) =>
       Effect.flatMap(
         ask(
-          evalConsume(prefix, takes, maxWaitMillis, spend),
-          (reply) => readReply(reply, takes.length),
+          Scripts.run(redis, consumeScript, Scripts.consumeArguments(prefix, takes, maxWaitMillis, spend)),
+          (reply) => Scripts.readReply(reply, takes.length),
           // The call was decided without this answer, so what it spent is given back.
           (reply) => {
             const copies = takes.map((take) => new Take(take.shape, take.key, take.cost))
-            return settle(copies, reply, spend, spentHere) !== refused && spend
-              ? Effect.asVoid(Effect.exit(evalRefund(prefix, copies)))
+            return Scripts.settle(copies, reply, spend, spentHere) !== refused && spend
+              ? Effect.asVoid(Effect.exit(Scripts.run(redis, refundScript, Scripts.refundArguments(prefix, copies))))
               : Effect.void
           }
         ),
         (reply) => {
           const now = monotonicMillis(fiber)
           if (reply !== undefined) {
-            const wait = settle(takes, reply, spend, spentHere)
+            const wait = Scripts.settle(takes, reply, spend, spentHere)
             if (onStoreError === "local") local.learn(takes, now)
             return Effect.succeed(wait)
           }
@@ -178,12 +215,11 @@ const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore
       Effect.withFiber((fiber) => {
         const there = takes.filter((take) => take.spentUntil !== 0 && take.spentFrom === spentHere)
         local.refund(takes.filter((take) => take.spentFrom !== spentHere), monotonicMillis(fiber))
-        return there.length === 0 ? Effect.void : Effect.andThen(
-          giveBack(there),
-          Effect.sync(() => {
-            for (const take of there) take.spentUntil = 0
-          })
-        )
+        if (there.length === 0) return Effect.void
+        const command = giveBack(there)
+        // At once, so that a second refund finds nothing while the first is on its way.
+        for (const take of there) take.spentUntil = 0
+        return command
       })
   }
 }

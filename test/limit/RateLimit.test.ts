@@ -296,7 +296,7 @@ describe("RateLimit", () => {
               peek: () => Effect.succeed(0),
               refund: () => Effect.void,
               consumeUnsafe: (takes) => {
-                keys.push(...takes.map((take) => take.key))
+                keys.push(...takes.map((take) => take.key.text))
                 return 0
               }
             })

@@ -4,7 +4,7 @@ import { RateLimitStore } from "effect-toolops/limit"
 import { TestClock } from "effect/testing"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
-import { shape, suite } from "./RateLimitStoreTest.ts"
+import { shape, suite, takeOf } from "./RateLimitStoreTest.ts"
 
 suite({
   name: "memory",
@@ -27,7 +27,7 @@ const memory = (maxKeys: number) =>
     Effect.map(RateLimitStore.RateLimitStore, (store) => {
       let now = 0
       const take = (bucket: RateLimitStore.BucketShape, key: string, cost = 1) => {
-        const one = new RateLimitStore.Take(bucket, key, cost)
+        const one = takeOf(bucket, key, cost)
         return { wait: store.consumeUnsafe?.([one], 0, now), take: one }
       }
       return {

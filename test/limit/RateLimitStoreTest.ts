@@ -34,6 +34,10 @@ export const shape = (
   }
 }
 
+/** One call's wish of one bucket. */
+export const takeOf = (bucket: RateLimitStore.BucketShape, key: string, cost: number): RateLimitStore.Take =>
+  new RateLimitStore.Take(bucket, new RateLimitStore.BucketKey(key), cost)
+
 let counter = 0
 /** A key that no other test uses, nor an earlier run of this one. */
 export const uniqueKey = (): string => `${process.pid}-${performance.now()}-${counter++}`
@@ -58,7 +62,7 @@ export const suite = (backend: Backend): void => {
       Effect.gen(function*() {
         const bucket = shape("a", 3, 600)
         const key = uniqueKey()
-        const take = () => store.consume([new RateLimitStore.Take(bucket, key, 1)], 0)
+        const take = () => store.consume([takeOf(bucket, key, 1)], 0)
         assert.deepStrictEqual([yield* take(), yield* take(), yield* take()], [0, 0, 0])
         assert.strictEqual(yield* take(), RateLimitStore.refused)
         yield* backend.wait(205)
@@ -72,11 +76,11 @@ export const suite = (backend: Backend): void => {
         Effect.gen(function*() {
           const bucket = shape("a", 4, 4 * hour)
           const key = uniqueKey()
-          const first = new RateLimitStore.Take(bucket, key, 3)
+          const first = takeOf(bucket, key, 3)
           yield* store.consume([first], 0)
           assert.deepStrictEqual([first.allowed, first.remaining, first.retryAfterMillis], [true, 1, 0])
           near(first.resetAfterMillis, 3 * hour)
-          const second = new RateLimitStore.Take(bucket, key, 4)
+          const second = takeOf(bucket, key, 4)
           assert.strictEqual(yield* store.consume([second], 0), RateLimitStore.refused)
           assert.deepStrictEqual([second.allowed, second.remaining], [false, 1])
           near(second.retryAfterMillis, 3 * hour)
@@ -86,7 +90,7 @@ export const suite = (backend: Backend): void => {
 
     effect("refuses for good what costs more than a full bucket", (store) =>
       Effect.gen(function*() {
-        const take = new RateLimitStore.Take(shape("a", 4, hour), uniqueKey(), 5)
+        const take = takeOf(shape("a", 4, hour), uniqueKey(), 5)
         assert.strictEqual(yield* store.consume([take], 0), RateLimitStore.refused)
         assert.strictEqual(take.retryAfterMillis, Infinity)
       }))
@@ -95,8 +99,8 @@ export const suite = (backend: Backend): void => {
       Effect.gen(function*() {
         const bucket = shape("a", 1, hour)
         const key = uniqueKey()
-        yield* store.consume([new RateLimitStore.Take(bucket, key, 1)], 0)
-        assert.strictEqual(yield* store.consume([new RateLimitStore.Take(bucket, key, 0)], 0), 0)
+        yield* store.consume([takeOf(bucket, key, 1)], 0)
+        assert.strictEqual(yield* store.consume([takeOf(bucket, key, 0)], 0), 0)
       }))
 
     effect("spends nothing of any bucket when one refuses, whichever it is", (store) =>
@@ -104,7 +108,7 @@ export const suite = (backend: Backend): void => {
         for (const position of [0, 1, 2]) {
           const keys = [uniqueKey(), uniqueKey(), uniqueKey()]
           const takes = (cost: number) =>
-            keys.map((key, i) => new RateLimitStore.Take(shape(`l${i}`, 5, hour), key, i === position ? cost : 1))
+            keys.map((key, i) => takeOf(shape(`l${i}`, 5, hour), key, i === position ? cost : 1))
           assert.strictEqual(yield* store.consume(takes(5), 0), 0)
           const refused = takes(1)
           assert.strictEqual(yield* store.consume(refused, 0), RateLimitStore.refused)
@@ -122,14 +126,14 @@ export const suite = (backend: Backend): void => {
           (i) => {
             const caller = callers[i % callers.length]!
             return store.consume([
-              new RateLimitStore.Take(shape("caller", 20, hour), caller, 1),
-              new RateLimitStore.Take(shape("all", 137, hour), all, 1)
+              takeOf(shape("caller", 20, hour), caller, 1),
+              takeOf(shape("all", 137, hour), all, 1)
             ], 0)
           },
           { concurrency: "unbounded" }
         )
         assert.strictEqual(results.filter((wait) => wait === 0).length, 137)
-        const left = callers.map((caller) => new RateLimitStore.Take(shape("caller", 20, hour), caller, 0))
+        const left = callers.map((caller) => takeOf(shape("caller", 20, hour), caller, 0))
         yield* store.peek(left, 0)
         assert.strictEqual(left.reduce((sum, take) => sum + 20 - take.remaining, 0), 137)
       }))
@@ -139,12 +143,12 @@ export const suite = (backend: Backend): void => {
         const bucket = shape("a", 2, hour)
         const key = uniqueKey()
         for (let i = 0; i < 5; i++) {
-          const take = new RateLimitStore.Take(bucket, key, 1)
+          const take = takeOf(bucket, key, 1)
           assert.strictEqual(yield* store.peek([take], 0), 0)
           assert.strictEqual(take.remaining, 2)
         }
-        yield* store.consume([new RateLimitStore.Take(bucket, key, 2)], 0)
-        assert.strictEqual(yield* store.peek([new RateLimitStore.Take(bucket, key, 1)], 0), RateLimitStore.refused)
+        yield* store.consume([takeOf(bucket, key, 2)], 0)
+        assert.strictEqual(yield* store.peek([takeOf(bucket, key, 1)], 0), RateLimitStore.refused)
       }))
 
     effect("counts a bucket in shadow mode and lets the call pass", (store) =>
@@ -152,8 +156,8 @@ export const suite = (backend: Backend): void => {
         const keys = [uniqueKey(), uniqueKey()] as const
         const call = () => {
           const takes = [
-            new RateLimitStore.Take(shape("s", 1, hour, { shadow: true }), keys[0], 1),
-            new RateLimitStore.Take(shape("e", 2, hour), keys[1], 1)
+            takeOf(shape("s", 1, hour, { shadow: true }), keys[0], 1),
+            takeOf(shape("e", 2, hour), keys[1], 1)
           ]
           return Effect.map(store.consume(takes, 0), (wait) => [wait, ...takes.map((take) => take.allowed)])
         }
@@ -166,7 +170,7 @@ export const suite = (backend: Backend): void => {
       Effect.gen(function*() {
         const bucket = shape("a", 4, 4 * hour, { burst: 1 })
         const key = uniqueKey()
-        const take = () => store.consume([new RateLimitStore.Take(bucket, key, 1)], 2 * hour)
+        const take = () => store.consume([takeOf(bucket, key, 1)], 2 * hour)
         assert.strictEqual(yield* take(), 0)
         near(yield* take(), hour)
         near(yield* take(), 2 * hour)
@@ -177,8 +181,8 @@ export const suite = (backend: Backend): void => {
       Effect.gen(function*() {
         const keys = [uniqueKey(), uniqueKey()] as const
         const takes = () => [
-          new RateLimitStore.Take(shape("a", 1, hour), keys[0], 1),
-          new RateLimitStore.Take(shape("b", 1, 3 * hour), keys[1], 1)
+          takeOf(shape("a", 1, hour), keys[0], 1),
+          takeOf(shape("b", 1, 3 * hour), keys[1], 1)
         ]
         yield* store.consume(takes(), 0)
         assert.strictEqual(yield* store.consume(takes(), 2 * hour), RateLimitStore.refused)
@@ -189,12 +193,12 @@ export const suite = (backend: Backend): void => {
       Effect.gen(function*() {
         const bucket = shape("a", 4, hour)
         const key = uniqueKey()
-        const take = new RateLimitStore.Take(bucket, key, 3)
+        const take = takeOf(bucket, key, 3)
         yield* store.consume([take], 0)
         yield* store.refund([take])
         yield* store.refund([take])
-        yield* store.consume([new RateLimitStore.Take(bucket, key, 1)], 0)
-        const left = new RateLimitStore.Take(bucket, key, 1)
+        yield* store.consume([takeOf(bucket, key, 1)], 0)
+        const left = takeOf(bucket, key, 1)
         yield* store.peek([left], 0)
         assert.strictEqual(left.remaining, 3)
       }))
@@ -203,23 +207,23 @@ export const suite = (backend: Backend): void => {
       Effect.gen(function*() {
         const bucket = shape("a", 2, hour)
         const key = uniqueKey()
-        yield* store.consume([new RateLimitStore.Take(bucket, key, 2)], 0)
-        const refused = new RateLimitStore.Take(bucket, key, 2)
+        yield* store.consume([takeOf(bucket, key, 2)], 0)
+        const refused = takeOf(bucket, key, 2)
         yield* store.consume([refused], 0)
         yield* store.refund([refused])
-        assert.strictEqual(yield* store.peek([new RateLimitStore.Take(bucket, key, 1)], 0), RateLimitStore.refused)
+        assert.strictEqual(yield* store.peek([takeOf(bucket, key, 1)], 0), RateLimitStore.refused)
       }))
 
     effect("does not give back what time has given back", (store) =>
       Effect.gen(function*() {
         const bucket = shape("a", 2, 400)
         const key = uniqueKey()
-        const early = new RateLimitStore.Take(bucket, key, 2)
+        const early = takeOf(bucket, key, 2)
         yield* store.consume([early], 0)
         yield* backend.wait(410)
-        assert.strictEqual(yield* store.consume([new RateLimitStore.Take(bucket, key, 2)], 0), 0)
+        assert.strictEqual(yield* store.consume([takeOf(bucket, key, 2)], 0), 0)
         yield* store.refund([early])
-        assert.strictEqual(yield* store.peek([new RateLimitStore.Take(bucket, key, 1)], 0), RateLimitStore.refused)
+        assert.strictEqual(yield* store.peek([takeOf(bucket, key, 1)], 0), RateLimitStore.refused)
       }))
 
     for (
@@ -235,13 +239,13 @@ export const suite = (backend: Backend): void => {
           Effect.gen(function*() {
             const before = shape("a", 10, 10 * hour)
             const [throttled, half, fresh] = [uniqueKey(), uniqueKey(), uniqueKey()] as const
-            yield* store.consume([new RateLimitStore.Take(before, throttled, 10)], 0)
-            yield* store.consume([new RateLimitStore.Take(before, half, 5)], 0)
-            const refused = new RateLimitStore.Take(after, throttled, 1)
+            yield* store.consume([takeOf(before, throttled, 10)], 0)
+            yield* store.consume([takeOf(before, half, 5)], 0)
+            const refused = takeOf(after, throttled, 1)
             assert.strictEqual(yield* store.consume([refused], 0), RateLimitStore.refused)
             near(refused.retryAfterMillis, after.intervalMillis)
-            const halved = new RateLimitStore.Take(after, half, 0)
-            const full = new RateLimitStore.Take(after, fresh, 0)
+            const halved = takeOf(after, half, 0)
+            const full = takeOf(after, fresh, 0)
             yield* store.peek([halved, full], 0)
             assert.strictEqual(halved.remaining, Math.floor(after.burst / 2))
             assert.strictEqual(full.remaining, after.burst)
@@ -254,11 +258,11 @@ export const suite = (backend: Backend): void => {
         const before = shape("a", 100, hour)
         const after = shape("a", 10, 100 * hour)
         const key = uniqueKey()
-        const take = new RateLimitStore.Take(before, key, 50)
+        const take = takeOf(before, key, 50)
         yield* store.consume([take], 0)
-        yield* store.consume([new RateLimitStore.Take(after, key, 5)], 0)
+        yield* store.consume([takeOf(after, key, 5)], 0)
         yield* store.refund([take])
-        assert.strictEqual(yield* store.peek([new RateLimitStore.Take(after, key, 1)], 0), RateLimitStore.refused)
+        assert.strictEqual(yield* store.peek([takeOf(after, key, 1)], 0), RateLimitStore.refused)
       }))
   })
 }

@@ -5,7 +5,7 @@ import { ToolMeta } from "effect-toolops"
 import { RateLimitStore, RedisRateLimitStore } from "effect-toolops/limit"
 import { Redis } from "effect/persistence"
 import { alice, limited } from "./limited.ts"
-import { shape, suite, uniqueKey } from "./RateLimitStoreTest.ts"
+import { shape, suite, takeOf, uniqueKey } from "./RateLimitStoreTest.ts"
 import { realSleep, type RedisServer, redisServer } from "./redisServer.ts"
 
 const url = process.env["REDIS_URL"] ?? "redis://127.0.0.1:6379"
@@ -29,7 +29,7 @@ const redis = Effect.map(Layer.build(NodeRedis.layer({ url })), (context) => Con
 
 const keysOf = (client: Redis.Redis["Service"], pattern: string) => client.send<ReadonlyArray<string>>("KEYS", pattern)
 
-const take = (bucket: RateLimitStore.BucketShape, key: string, cost = 1) => new RateLimitStore.Take(bucket, key, cost)
+const take = (bucket: RateLimitStore.BucketShape, key: string, cost = 1) => takeOf(bucket, key, cost)
 
 // A client waits for its commands when it is closed, so the server goes on before that.
 const pause = (server: RedisServer) =>
@@ -119,7 +119,8 @@ describe("RedisRateLimitStore", () => {
       }
       const stores = [yield* store(url), yield* Effect.provideService(store(url), Clock.Clock, ahead)]
       const key = uniqueKey()
-      const bucket = shape("shared", 1000, 1000, { burst: 100 })
+      // Slow enough for a busy machine to ask more often than is granted.
+      const bucket = shape("shared", 200, 1000, { burst: 100 })
       const start = performance.now()
       const passed = yield* Effect.forEach(stores, (one, i) =>
         Effect.gen(function*() {
@@ -134,11 +135,11 @@ describe("RedisRateLimitStore", () => {
           }
           return passed
         }).pipe(i === 0 ? (self) => self : Effect.provideService(Clock.Clock, ahead)), { concurrency: 2 })
-      const ideal = 100 + performance.now() - start
+      const ideal = 100 + (performance.now() - start) / 5
       const sum = passed[0]! + passed[1]!
       assert.isAtMost(sum, ideal * 1.01, `${passed.join(" + ")} of ${ideal}`)
-      assert.isAtLeast(sum, ideal * 0.97, `${passed.join(" + ")} of ${ideal}`)
-      assert.isAbove(Math.min(...passed), 100, "both take part")
+      assert.isAtLeast(sum, ideal * 0.95, `${passed.join(" + ")} of ${ideal}`)
+      assert.isAbove(Math.min(...passed), 50, "both take part")
     }))
 
   describe("when Redis does not answer", () => {

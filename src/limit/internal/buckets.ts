@@ -1,4 +1,4 @@
-import type { BucketShape, Take } from "../RateLimitStore.ts"
+import type { BucketKey, BucketShape, Take } from "../RateLimitStore.ts"
 
 // All buckets of one process. A bucket is one number, the moment at which it is full again, in a dense array; a map
 // leads from its key to its place. Nothing here waits, so one call of `consume` is one atomic step.
@@ -49,27 +49,60 @@ export class Buckets {
   consume(takes: ReadonlyArray<Take>, maxWaitMillis: number, now: number): number {
     this.#sweep(now, sweepSteps * takes.length)
     if (this.#keys.length + takes.length > this.#maxKeys) this.#sweep(now, sweepStepsWhenFull)
-    const wait = this.decide(takes, maxWaitMillis, now)
-    if (wait !== refused) {
-      for (let i = 0; i < takes.length; i++) this.#spend(takes[i]!, now)
+    const wait = this.#check(takes, maxWaitMillis, now)
+    for (let i = 0; i < takes.length; i++) {
+      const take = takes[i]!
+      // A take that a limit in shadow mode would have refused is not counted, just as if it had been.
+      if (wait === refused || take.cost === 0 || (!take.allowed && take.shape.shadow)) {
+        report(take, take.resetAfterMillis)
+      } else this.#spend(take, now)
     }
     return wait
   }
 
   /** Decides all takes and spends none. */
   decide(takes: ReadonlyArray<Take>, maxWaitMillis: number, now: number): number {
+    const wait = this.#check(takes, maxWaitMillis, now)
+    for (let i = 0; i < takes.length; i++) report(takes[i]!, takes[i]!.resetAfterMillis)
+    return wait
+  }
+
+  // Leaves in each take how long its bucket needs to be full, and in its key where it is.
+  #check(takes: ReadonlyArray<Take>, maxWaitMillis: number, now: number): number {
     let wait = 0
     for (let i = 0; i < takes.length; i++) {
       const take = takes[i]!
       const shape = take.shape
-      const debt = Math.max(0, this.#fullAtOf(take, now) - now)
+      const space = this.#spaceFor(shape, now)
+      const place = this.#find(take.key)
+      // A bucket that is not there is full, unless callers without one have been sharing: then it is as full as theirs.
+      const debt = Math.max(0, (place < 0 ? space.overflow : this.#fullAt[place]!) - now)
       const late = take.cost > shape.burst ? Infinity : debt + take.cost * shape.intervalMillis - shape.spanMillis
+      take.resetAfterMillis = debt
       take.allowed = late <= tolerance
-      take.retryAfterMillis = take.allowed ? 0 : Math.ceil(late - tolerance)
-      report(take, debt)
+      if (take.allowed) continue
+      take.retryAfterMillis = Math.ceil(late - tolerance)
       if (!shape.shadow && take.retryAfterMillis > wait) wait = take.retryAfterMillis
     }
     return wait > maxWaitMillis ? refused : wait
+  }
+
+  #spend(take: Take, now: number): void {
+    const debt = take.resetAfterMillis + take.cost * take.shape.intervalMillis
+    const fullAt = now + debt
+    const place = take.key.place
+    if (place >= 0) this.#fullAt[place] = fullAt
+    else {
+      const space = this.#spaceFor(take.shape, now)
+      if (this.#keys.length < this.#maxKeys) this.#insert(take.key, space, fullAt)
+      else {
+        space.overflow = fullAt
+        take.spentFrom = shared
+      }
+    }
+    take.allowed = true
+    take.spentUntil = fullAt
+    report(take, debt)
   }
 
   /** Notes what another store knows, so that these buckets can take over from it. */
@@ -77,9 +110,9 @@ export class Buckets {
     this.#sweep(now, sweepSteps * takes.length)
     for (const take of takes) {
       const space = this.#spaceFor(take.shape, now)
-      const place = this.#places.get(take.key)
+      const place = this.#find(take.key)
       const fullAt = now + take.resetAfterMillis
-      if (place !== undefined) this.#fullAt[place] = fullAt
+      if (place >= 0) this.#fullAt[place] = fullAt
       else if (take.resetAfterMillis > 0 && this.#keys.length < this.#maxKeys) this.#insert(take.key, space, fullAt)
     }
   }
@@ -99,34 +132,16 @@ export class Buckets {
         space.overflow -= amount
         continue
       }
-      const place = this.#places.get(take.key)
-      if (place !== undefined) this.#fullAt[place]! -= amount
+      const place = this.#find(take.key)
+      if (place >= 0) this.#fullAt[place]! -= amount
     }
   }
 
-  #spend(take: Take, now: number): void {
-    // A take that a limit in shadow mode would have refused is not counted, just as if it had been.
-    if (take.cost === 0 || (!take.allowed && take.shape.shadow)) return
-    const space = this.#spaceFor(take.shape, now)
-    const place = this.#places.get(take.key)
-    const before = place === undefined ? space.overflow : this.#fullAt[place]!
-    const after = Math.max(now, before) + take.cost * take.shape.intervalMillis
-    if (place !== undefined) this.#fullAt[place] = after
-    else if (this.#keys.length < this.#maxKeys) this.#insert(take.key, space, after)
-    else {
-      space.overflow = after
-      take.spentFrom = shared
-    }
-    take.allowed = true
-    take.spentUntil = after
-    report(take, after - now)
-  }
-
-  // A bucket that is not there is full, unless callers without one have been sharing: then it is as full as theirs.
-  #fullAtOf(take: Take, now: number): number {
-    const space = this.#spaceFor(take.shape, now)
-    const place = this.#places.get(take.key)
-    return place === undefined ? space.overflow : this.#fullAt[place]!
+  // Comparing one key is much cheaper than looking it up, and mostly the bucket is where it was.
+  #find(key: BucketKey): number {
+    const hint = key.place
+    if (hint >= 0 && this.#keys[hint] === key.text) return hint
+    return key.place = this.#places.get(key.text) ?? -1
   }
 
   #spaceFor(shape: BucketShape, now: number): Space {
@@ -159,11 +174,11 @@ export class Buckets {
     }
   }
 
-  #insert(key: string, space: Space, fullAt: number): void {
-    const place = this.#keys.length
+  #insert(key: BucketKey, space: Space, fullAt: number): void {
+    const place = key.place = this.#keys.length
     if (place === this.#fullAt.length) this.#resize(Math.min(place * 2, Math.max(this.#maxKeys, smallest)))
-    this.#keys.push(key)
-    this.#places.set(key, place)
+    this.#keys.push(key.text)
+    this.#places.set(key.text, place)
     this.#fullAt[place] = fullAt
     this.#spaceOf[place] = space.index
   }

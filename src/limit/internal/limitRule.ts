@@ -1,3 +1,5 @@
+import * as Context from "effect/Context"
+import type * as Fiber from "effect/Fiber"
 import type { Identity } from "../../auth/Identity.ts"
 import { sha256Hex } from "../../internal/hash.ts"
 import * as Check from "../../internal/options.ts"
@@ -5,7 +7,7 @@ import { checkToolPatterns, matchToolPattern } from "../../internal/toolPattern.
 import type { ToolCall } from "../../ToolCall.ts"
 import type { ToolMeta } from "../../ToolMeta.ts"
 import type { Limit, Per } from "../RateLimit.ts"
-import type { BucketShape } from "../RateLimitStore.ts"
+import { BucketKey, type BucketShape } from "../RateLimitStore.ts"
 
 // From what an option says to what is worked with: a `LimitRule` per limit, a `ToolRule` per limit and tool.
 
@@ -17,12 +19,17 @@ export interface LimitRule extends BucketShape {
   readonly cost: number | ((call: ToolCall) => number)
 }
 
-/** A limit that concerns a tool. `key` is the whole key of a bucket, or its beginning when callers have their own. */
+/** A limit that concerns a tool, and whose bucket a call of it takes from. */
 export interface ToolRule {
   readonly rule: LimitRule
-  readonly key: string
-  readonly subject: "caller" | "tenant" | "none"
+  readonly keyOf: (identity: Identity, fiber: Fiber.Fiber<unknown, unknown>) => BucketKey
 }
+
+/** See `RateLimit.CurrentPeer`. */
+export const CurrentPeer: Context.Reference<string | undefined> = Context.Reference<string | undefined>(
+  "effect-toolops/limit/RateLimit/CurrentPeer",
+  { defaultValue: () => undefined }
+)
 
 const names = ["name", "per", "limit", "window", "burst", "tools", "roles", "cost", "mode"]
 const pers: ReadonlyArray<Per> = ["identity", "tenant", "tool", "identity+tool", "global"]
@@ -104,22 +111,48 @@ export const resolveLimits = (
 export const rulesForTool = (rules: ReadonlyArray<LimitRule>, tool: ToolMeta): ReadonlyArray<ToolRule> =>
   rules
     .filter((rule) => rule.tools?.some((pattern) => matchToolPattern(pattern, tool) !== undefined) ?? true)
-    .map((rule) => {
-      // Names and tool ids hold no `|`, so a key can be taken apart in one way only.
-      const start = `${rule.name}|${kinds[rule.per]}|`
-      switch (rule.per) {
-        case "identity":
-          return { rule, key: start, subject: "caller" }
-        case "identity+tool":
-          return { rule, key: `${start}${tool.id}|`, subject: "caller" }
-        case "tenant":
-          return { rule, key: start, subject: "tenant" }
-        case "tool":
-          return { rule, key: `${start}${tool.id}`, subject: "none" }
-        case "global":
-          return { rule, key: start, subject: "none" }
-      }
-    })
+    .map((rule) => ({ rule, keyOf: keyOfRule(rule, tool) }))
+
+const keyOfRule = (rule: LimitRule, tool: ToolMeta): ToolRule["keyOf"] => {
+  // Names and tool ids hold no `|`, so a key can be taken apart in one way only.
+  const start = `${rule.name}|${kinds[rule.per]}|`
+  switch (rule.per) {
+    case "identity":
+      return keyOfCaller(start)
+    case "identity+tool":
+      return keyOfCaller(`${start}${tool.id}|`)
+    case "tenant":
+      return remembered(start, tenantSubject)
+    case "tool":
+    case "global": {
+      const key = new BucketKey(rule.per === "tool" ? `${start}${tool.id}` : start)
+      return () => key
+    }
+  }
+}
+
+const keyOfCaller = (start: string): ToolRule["keyOf"] => {
+  const known = remembered(start, callerSubject)
+  return (identity, fiber) =>
+    identity.method === "anonymous"
+      ? new BucketKey(start + anonymousSubject(fiber.getRef(CurrentPeer)))
+      : known(identity)
+}
+
+// Authenticators hand out the same identity for the same credential, and putting a key together and hashing it takes
+// longer than all the rest. Weak, so that identities that are made for one call are forgotten with it.
+const remembered = (start: string, subjectOf: (identity: Identity) => string) => {
+  const keys = new WeakMap<Identity, BucketKey>()
+  return (identity: Identity): BucketKey => {
+    let key = keys.get(identity)
+    if (key === undefined) {
+      // Joined and not added, because that makes one flat string instead of a tree of its parts.
+      key = new BucketKey([start, subjectOf(identity)].join(""))
+      keys.set(identity, key)
+    }
+    return key
+  }
+}
 
 /** Says whether a limit concerns a caller. */
 export const concerns = (rule: LimitRule, identity: Identity): boolean => {
@@ -138,20 +171,22 @@ export const costOf = (rule: LimitRule, call: ToolCall): number =>
     : Check.integer(`RateLimit: limit ${rule.name}`, "cost", rule.cost(call), 0, maxTokens)
 
 /**
- * Names a caller. The tenant's length comes first, so `a` of tenant `b:c` is not `c:a` of tenant `b`, and the first
- * letter keeps an authenticated principal called "anonymous" apart from callers who are.
+ * Names a caller who has been authenticated. The tenant's length comes first, so `a` of tenant `b:c` is not `c:a` of
+ * tenant `b`. The first letter keeps a principal called "anonymous" apart from callers who are.
  */
-export const callerSubject = (identity: Identity, peer: string | undefined): string =>
-  identity.method === "anonymous"
-    ? peer === undefined || peer === "" ? "a" : bounded(`p${peer}`)
-    : bounded(
-      identity.tenant === undefined
-        ? `i-${identity.principal}`
-        : `i${identity.tenant.length}:${identity.tenant}${identity.principal}`
-    )
+const callerSubject = (identity: Identity): string =>
+  bounded(
+    identity.tenant === undefined
+      ? `i-${identity.principal}`
+      : `i${identity.tenant.length}:${identity.tenant}${identity.principal}`
+  )
+
+/** Names a caller who has not been authenticated: their peer, or all of them when there is none. */
+const anonymousSubject = (peer: string | undefined): string =>
+  peer === undefined || peer === "" ? "a" : bounded(`p${peer}`)
 
 /** Names a tenant. Callers without one count as one tenant. */
-export const tenantSubject = (identity: Identity): string =>
+const tenantSubject = (identity: Identity): string =>
   identity.tenant === undefined ? "-" : bounded(`t${identity.tenant}`)
 
 // Long names would make the bound on the number of keys worthless. Half a surrogate pair has no UTF-8 form and would

@@ -1,4 +1,5 @@
-import * as Redis from "effect/persistence/Redis"
+import * as Effect from "effect/Effect"
+import type * as Redis from "effect/persistence/Redis"
 import type { Take } from "../RateLimitStore.ts"
 import { refused, report } from "./buckets.ts"
 
@@ -92,25 +93,64 @@ const micros = (millis: number): string => String(millis * 1000)
 const price = (take: Take): string =>
   take.cost > take.shape.burst ? "-1" : micros(take.cost * take.shape.intervalMillis)
 
-/** Decides all takes of a call, and spends them when `spend` is set. */
-export const consumeScript = Redis.script(
-  (prefix: string, takes: ReadonlyArray<Take>, maxWaitMillis: number, spend: boolean) => [
-    ...takes.map((take) => prefix + take.key),
-    spend ? "1" : "0",
-    micros(maxWaitMillis),
-    ...takes.flatMap((take) => [micros(take.shape.spanMillis), price(take), take.shape.shadow ? "1" : "0"])
-  ],
-  { lua: consumeLua, numberOfKeys: (_prefix, takes) => takes.length }
-).withReturnType<unknown>()
+/** A script as it is sent: `EVALSHA <sha> <arguments>`. */
+export interface Script {
+  readonly lua: string
+  sha: string | undefined
+}
 
-/** Gives back what the takes have spent. */
-export const refundScript = Redis.script(
-  (prefix: string, takes: ReadonlyArray<Take>) => [
-    ...takes.map((take) => prefix + take.key),
-    ...takes.flatMap((take) => [micros(take.shape.spanMillis), price(take), String(take.spentUntil)])
-  ],
-  { lua: refundLua, numberOfKeys: (_prefix, takes) => takes.length }
-).withReturnType<unknown>()
+/** Decides all takes of a call, and spends them when the first argument says so. One per store. */
+export const consumeScript = (): Script => ({ lua: consumeLua, sha: undefined })
+
+/** Gives back what the takes have spent. One per store. */
+export const refundScript = (): Script => ({ lua: refundLua, sha: undefined })
+
+/** What follows the name of `consumeScript`. */
+export const consumeArguments = (
+  prefix: string,
+  takes: ReadonlyArray<Take>,
+  maxWaitMillis: number,
+  spend: boolean
+): Array<string> => {
+  const given = keysOf(prefix, takes)
+  given.push(spend ? "1" : "0", micros(maxWaitMillis))
+  for (const take of takes) given.push(micros(take.shape.spanMillis), price(take), take.shape.shadow ? "1" : "0")
+  return given
+}
+
+/** What follows the name of `refundScript`. */
+export const refundArguments = (prefix: string, takes: ReadonlyArray<Take>): Array<string> => {
+  const given = keysOf(prefix, takes)
+  for (const take of takes) given.push(micros(take.shape.spanMillis), price(take), String(take.spentUntil))
+  return given
+}
+
+const keysOf = (prefix: string, takes: ReadonlyArray<Take>): Array<string> => {
+  const keys = [String(takes.length)]
+  for (const take of takes) keys.push(prefix + take.key.text)
+  return keys
+}
+
+/**
+ * Runs a script by its digest. `Redis.eval` does the same through a cache of all scripts of the program, which costs a
+ * tenth of the round trip.
+ */
+export const run = (
+  redis: Redis.Redis["Service"],
+  script: Script,
+  given: ReadonlyArray<string>
+): Effect.Effect<unknown, Redis.RedisError> =>
+  script.sha === undefined
+    ? Effect.flatMap(redis.send<string>("SCRIPT", "LOAD", script.lua), (sha) => {
+      script.sha = sha
+      return redis.send("EVALSHA", sha, ...given)
+    })
+    : Effect.catch(
+      redis.send("EVALSHA", script.sha, ...given),
+      // A server that was started anew does not know the script; it learns it with this.
+      (error) =>
+        String(error.cause).includes("NOSCRIPT") ? redis.send("EVAL", script.lua, ...given) : Effect.fail(error)
+    )
 
 /** Checks an answer of `consumeScript`, which comes from outside this process. */
 export const readReply = (reply: unknown, takes: number): ReadonlyArray<number> | undefined =>
