@@ -20,11 +20,9 @@ export interface Entry {
 /** @internal */
 export class KeyedRegistry<E extends Entry> {
   private readonly maxKeys: number
-  private readonly make: (key: string) => E
+  readonly make: (key: string) => E
   private readonly entries = new Map<string, E>()
   private hand: Iterator<E> = this.entries.values()
-  /** Keys that found the registry full of entries that are not idle. */
-  overflowed = 0
 
   constructor(maxKeys: number, make: (key: string) => E) {
     this.maxKeys = maxKeys
@@ -43,13 +41,13 @@ export class KeyedRegistry<E extends Entry> {
     return this.entries.get(key)
   }
 
-  /** The entry of `key`. When there is no place for it, it is made and not kept. */
-  get(key: string): E {
+  /** The entry of `key`, made if need be. None where the registry is full of others that are not idle. */
+  keep(key: string): E | undefined {
     const known = this.entries.get(key)
     if (known !== undefined) return known
+    if (this.entries.size >= this.maxKeys && !this.forgetOne()) return undefined
     const entry = this.make(key)
-    if (this.entries.size < this.maxKeys || this.forgetOne()) this.entries.set(key, entry)
-    else this.overflowed += 1
+    this.entries.set(key, entry)
     return entry
   }
 

@@ -184,12 +184,12 @@ const make = (
   name: "resilience",
   forTool: (tool) => {
     const plan = planOf(settings, tool)
-    let guard = guards.registry.get(plan.key)
+    let guard = guards.get(plan.key)
     let around = compile(plan, guard)
     return (call, next) =>
       Effect.suspend(() => {
         if (guard.isForgotten) {
-          guard = guards.registry.get(plan.key)
+          guard = guards.get(plan.key)
           around = compile(plan, guard)
         }
         guard.isUsed = true

@@ -120,6 +120,11 @@ export class Guards {
     this.snapshots = Effect.suspend(() => Effect.all(Array.from(this.registry.values(), (guard) => guard.snapshot())))
   }
 
+  /** The parts of `key`. Where there is no place for them they are the caller's alone, to be kept by it. */
+  get(key: string): Guard {
+    return this.registry.keep(key) ?? this.registry.make(key)
+  }
+
   circuitBreaker(key: string): Effect.Effect<Option.Option<CircuitBreaker.CircuitBreaker["Service"]>> {
     return Effect.sync(() => Option.fromUndefinedOr(this.registry.peek(key)?.breaker))
   }

@@ -1,3 +1,4 @@
+export * as BreakerRegistry from "./BreakerRegistry.ts"
 export * as Bulkhead from "./Bulkhead.ts"
 export * as CircuitBreaker from "./CircuitBreaker.ts"
 export * as Classify from "./Classify.ts"

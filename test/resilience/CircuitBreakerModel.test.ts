@@ -195,7 +195,7 @@ const runSequence = (seed: number, visited: Set<string>): void => {
 }
 
 describe("CircuitBreaker against its model", () => {
-  it("is equal at each of 200 steps of 20,000 random sequences", { timeout: 120_000 }, () => {
+  it("is equal at each of 200 steps of 20,000 random sequences", { timeout: 240_000 }, () => {
     const visited = new Set<string>()
     for (let seed = 1; seed <= sequences; seed++) runSequence(seed, visited)
     for (const transition of ["closed -> open", "open -> half-open", "half-open -> closed", "half-open -> open"]) {

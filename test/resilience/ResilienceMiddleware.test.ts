@@ -232,6 +232,17 @@ describe("ResilienceMiddleware", () => {
       assert.strictEqual(yield* statusOf("down"), "open")
     }).pipe(Effect.provide(pipelineOf({ maxKeys: 1, defaults: { circuitBreaker: { maxFailures: 1 } } }))))
 
+  it.effect("guards a tool for which there is no place as long as the tool is there", () =>
+    Effect.gen(function*() {
+      const pipeline = yield* Pipeline
+      yield* Effect.exit(pipeline.run({ tool: ToolMeta.make({ name: "open" }) }, Effect.fail("down")))
+      const tool = ToolMeta.make({ name: "late" })
+      yield* Effect.exit(pipeline.run({ tool }, Effect.fail("down")))
+      const refused = yield* Effect.flip(pipeline.run({ tool }, Effect.void))
+      assert.strictEqual(refused.reason._tag, "CircuitOpen")
+      assert.strictEqual((yield* (yield* ToolGuards.ToolGuards).snapshots).length, 1)
+    }).pipe(Effect.provide(pipelineOf({ maxKeys: 1, defaults: { circuitBreaker: { maxFailures: 1 } } }))))
+
   it.effect("lets an operator force a tool's circuit", () =>
     Effect.gen(function*() {
       const pipeline = yield* Pipeline
