@@ -2,7 +2,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import type * as Headers from "effect/http/Headers"
-import type * as HttpClient from "effect/http/HttpClient"
+import * as HttpClient from "effect/http/HttpClient"
 import type * as HttpClientRequest from "effect/http/HttpClientRequest"
 import * as Stream from "effect/Stream"
 
@@ -80,6 +80,8 @@ export const boundedFetch = (options: {
         redirect: "manual"
       })
     ),
+    // The span of a client tells the error of a failed request, and with it what the client knows.
+    Effect.provideService(HttpClient.TracerDisabledWhen, () => true),
     Effect.timeoutOrElse({
       duration: options.timeout,
       orElse: () => Effect.fail(new FetchFailure("timed out"))
