@@ -1,0 +1,201 @@
+/**
+ * Writes the dashboard and the alert rules from the definitions of the metrics, so that neither names a metric that there
+ * is not. Run it after a change of metrics: `node -C @effect-toolops/source test/observe/observability.ts`.
+ */
+import { Context, Effect, Metric } from "effect"
+import { PrometheusRoutes, ToolMetrics } from "effect-toolops/observe"
+import { writeFileSync } from "node:fs"
+import { join } from "node:path"
+
+/** Every name under which Prometheus finds a sample of ours, with the labels that it may have. */
+export const exposed = (): ReadonlyMap<string, ReadonlyArray<string>> => {
+  const names = new Map<string, ReadonlyArray<string>>()
+  for (const definition of ToolMetrics.all) {
+    const context = Context.make(Metric.MetricRegistry, new Map())
+    ToolMetrics.series(definition, {})(1, context)
+    const text = Effect.runSync(Effect.provideContext(PrometheusRoutes.make()(), context))
+    const labels = definition.labels.map((label) => label.replaceAll(".", "_"))
+    for (const [, name = ""] of text.matchAll(/^([a-z_]+)(?:\{[^\n]*\})? [0-9.]+$/gm)) {
+      names.set(name, name.endsWith("_bucket") ? [...labels, "le"] : labels)
+    }
+  }
+  return names
+}
+
+/** The name of a definition's samples in Prometheus. */
+const sample = (definition: ToolMetrics.Definition, suffix = ""): string => {
+  const wanted = `${definition.name.replaceAll(".", "_").replace(/_total$/, "")}`
+  const found = [...exposed().keys()].find((name) => name.startsWith(wanted) && name.endsWith(suffix))
+  if (found === undefined) throw new Error(`${definition.name} is not exposed`)
+  return found
+}
+
+const calls = sample(ToolMetrics.callTotal)
+const executions = sample(ToolMetrics.execTotal)
+const errors = sample(ToolMetrics.execErrors)
+const cache = sample(ToolMetrics.cacheTotal)
+const auth = sample(ToolMetrics.authTotal)
+const limit = sample(ToolMetrics.limitTotal)
+const retries = sample(ToolMetrics.retryTotal)
+const late = sample(ToolMetrics.lateTotal)
+const callCount = sample(ToolMetrics.callDuration, "_count")
+const callBucket = sample(ToolMetrics.callDuration, "_bucket")
+const execBucket = sample(ToolMetrics.execDuration, "_bucket")
+
+const rate = (series: string, by: string, window = "5m"): string => `sum by (${by}) (rate(${series}[${window}]))`
+
+const hitRatio = (window: string): string =>
+  `${rate(`${cache}{result=~"hit|stale|coalesced"}`, "tool_id", window)} / ` +
+  `${rate(`${cache}{result!="bypass"}`, "tool_id", window)}`
+
+interface Rule {
+  readonly alert: string
+  readonly expr: string
+  readonly for: string
+  readonly severity: "warning" | "critical"
+  readonly summary: string
+}
+
+const rules: ReadonlyArray<Rule> = [
+  {
+    alert: "ToolErrorRatioHigh",
+    expr: `${rate(errors, "tool_id")} / ${rate(executions, "tool_id")} > 0.05`,
+    for: "10m",
+    severity: "critical",
+    summary: "More than 5 % of the executions of {{ $labels.tool_id }} fail"
+  },
+  {
+    alert: "ToolCircuitOpen",
+    expr: `${rate(`${callCount}{error_type="CircuitOpen"}`, "tool_id")} > 0`,
+    for: "1m",
+    severity: "critical",
+    summary: "Calls of {{ $labels.tool_id }} are refused by an open circuit"
+  },
+  {
+    alert: "ToolTimeouts",
+    expr: `${rate(`${calls}{outcome="timed_out"}`, "tool_id")} / ${rate(calls, "tool_id")} > 0.01`,
+    for: "10m",
+    severity: "warning",
+    summary: "More than 1 % of the calls of {{ $labels.tool_id }} are not done in time"
+  },
+  {
+    alert: "ToolDefects",
+    expr: `sum by (tool_id) (increase(${calls}{outcome="defect"}[10m])) > 0`,
+    for: "0m",
+    severity: "critical",
+    summary: "The handler of {{ $labels.tool_id }} dies: a bug"
+  },
+  {
+    alert: "ToolRefusals",
+    expr: `${rate(`${calls}{outcome=~"denied|unauthenticated|limited"}`, "tool_id")} / ${rate(calls, "tool_id")} > 0.2`,
+    for: "10m",
+    severity: "warning",
+    summary: "More than 20 % of the calls of {{ $labels.tool_id }} are refused"
+  },
+  {
+    alert: "ToolCacheRatioFalling",
+    expr: `(${hitRatio("15m")}) < 0.5 * (${hitRatio("1d")})`,
+    for: "15m",
+    severity: "warning",
+    summary: "The cache answers half as many calls of {{ $labels.tool_id }} as it did"
+  }
+]
+
+/** `alerts.yml`. Strings are written as JSON, which YAML takes. */
+export const alerts = (): string => {
+  const lines = ["# Written by test/observe/observability.ts.", "groups:", "  - name: effect-toolops", "    rules:"]
+  for (const rule of rules) {
+    lines.push(
+      `      - alert: ${rule.alert}`,
+      `        expr: ${JSON.stringify(rule.expr)}`,
+      `        for: ${rule.for}`,
+      "        labels:",
+      `          severity: ${rule.severity}`,
+      "        annotations:",
+      `          summary: ${JSON.stringify(rule.summary)}`
+    )
+  }
+  return `${lines.join("\n")}\n`
+}
+
+interface Panel {
+  readonly title: string
+  readonly unit: string
+  readonly queries: ReadonlyArray<readonly [expr: string, legend: string]>
+}
+
+const quantile = (q: number, bucket: string): string => `histogram_quantile(${q}, ${rate(bucket, "le, tool_id")})`
+
+const panels: ReadonlyArray<Panel> = [
+  { title: "Calls by outcome", unit: "reqps", queries: [[rate(calls, "outcome"), "{{outcome}}"]] },
+  { title: "Calls by tool", unit: "reqps", queries: [[rate(calls, "tool_id"), "{{tool_id}}"]] },
+  {
+    title: "Duration of calls",
+    unit: "s",
+    queries: [[quantile(0.5, callBucket), "p50 {{tool_id}}"], [quantile(0.99, callBucket), "p99 {{tool_id}}"]]
+  },
+  { title: "Duration of executions, p99", unit: "s", queries: [[quantile(0.99, execBucket), "{{tool_id}}"]] },
+  {
+    title: "Share of executions that fail",
+    unit: "percentunit",
+    queries: [[`${rate(errors, "tool_id")} / ${rate(executions, "tool_id")}`, "{{tool_id}}"]]
+  },
+  {
+    title: "Errors by kind",
+    unit: "ops",
+    queries: [[rate(errors, "tool_id, error_type"), "{{tool_id}} {{error_type}}"]]
+  },
+  { title: "Share answered by the cache", unit: "percentunit", queries: [[hitRatio("5m"), "{{tool_id}}"]] },
+  {
+    title: "Retries and late answers",
+    unit: "ops",
+    queries: [[rate(retries, "tool_id"), "retry {{tool_id}}"], [rate(late, "tool_id"), "late {{tool_id}}"]]
+  },
+  { title: "Decisions of auth", unit: "ops", queries: [[rate(auth, "decision"), "{{decision}}"]] },
+  {
+    title: "Decisions of limits",
+    unit: "ops",
+    queries: [[rate(limit, "limit, decision"), "{{limit}} {{decision}}"]]
+  }
+]
+
+/** `grafana-dashboard.json`. */
+export const dashboard = (): string => {
+  const source = { type: "prometheus", uid: "${source}" }
+  const body = {
+    title: "effect-toolops",
+    uid: "effect-toolops",
+    schemaVersion: 39,
+    time: { from: "now-1h", to: "now" },
+    refresh: "30s",
+    templating: { list: [{ name: "source", type: "datasource", query: "prometheus" }] },
+    panels: panels.map((panel, i) => ({
+      id: i + 1,
+      type: "timeseries",
+      title: panel.title,
+      datasource: source,
+      gridPos: { x: (i % 2) * 12, y: Math.floor(i / 2) * 8, w: 12, h: 8 },
+      fieldConfig: { defaults: { unit: panel.unit, min: 0 }, overrides: [] },
+      targets: panel.queries.map(([expr, legendFormat], n) => ({
+        refId: String.fromCharCode(65 + n),
+        datasource: source,
+        expr,
+        legendFormat
+      }))
+    }))
+  }
+  return `${JSON.stringify(body, undefined, 2)}\n`
+}
+
+/** Every query of the dashboard and of the rules. */
+export const queries = (): ReadonlyArray<string> => [
+  ...rules.map((rule) => rule.expr),
+  ...panels.flatMap((panel) => panel.queries.map(([expr]) => expr))
+]
+
+export const folder = join(import.meta.dirname, "../../observability")
+
+if (process.argv[1] === import.meta.filename) {
+  writeFileSync(join(folder, "alerts.yml"), alerts())
+  writeFileSync(join(folder, "grafana-dashboard.json"), dashboard())
+}
