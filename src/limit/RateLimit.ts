@@ -9,20 +9,17 @@
  */
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
-import { anonymous, CurrentIdentity } from "../auth/Identity.ts"
-import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
-import { refusal } from "../internal/refusal.ts"
 import type { ToolCall } from "../ToolCall.ts"
 import type { ToolMeta } from "../ToolMeta.ts"
 import type { Around, Explanation } from "../ToolMiddleware.ts"
 import * as Rule from "./internal/limitRule.ts"
-import { RateLimited, type RateLimitError, rateLimitError } from "./RateLimitError.ts"
-import { RateLimitStore, refused, Take } from "./RateLimitStore.ts"
+import { fromSettings, type Settings } from "./internal/limitStage.ts"
+import type { RateLimitError } from "./RateLimitError.ts"
+import { RateLimitStore, Take } from "./RateLimitStore.ts"
 
 /**
  * Whose calls count together.
@@ -70,7 +67,7 @@ export interface Limit {
  *
  * - `limits`: one or more. A call passes when all that concern it let it.
  * - `onExceeded`: `fail` at once (the default), or `wait` for tokens that come back within `maxWait`.
- * - `maxWait`: the longest wait. Default 1 second.
+ * - `maxWait`: the longest wait, up to 1 day. Default 1 second.
  * - `mode`: `shadow` puts every limit into shadow mode. Default `enforce`.
  * - `refundHits`: a call that the cache answers gives its tokens back. Default false.
  *
@@ -116,18 +113,15 @@ export class RateLimit extends Context.Service<RateLimit, {
   readonly update: (limits: ReadonlyArray<Limit>) => Effect.Effect<void>
 }>()("effect-toolops/limit/RateLimit") {}
 
-interface Settings {
-  readonly limits: ReadonlyArray<Limit>
-  readonly rules: ReadonlyArray<Rule.LimitRule>
-  readonly shadow: boolean
-  readonly maxWaitMillis: number
-  readonly refundHits: boolean
-}
+const maxMaxWaitMillis = 86_400_000
 
 const resolve = (where: string, options: Options): Settings => {
   Check.known(where, options, ["limits", "onExceeded", "maxWait", "mode", "refundHits"])
   const waits = Check.oneOf(where, "onExceeded", options.onExceeded ?? "fail", ["fail", "wait"]) === "wait"
   const maxWaitMillis = Check.millis(where, "maxWait", options.maxWait ?? "1 second", { allowZero: true })
+  if (maxWaitMillis > maxMaxWaitMillis) {
+    throw new RangeError(`${where}: maxWait must be at most 1 day, got ${maxWaitMillis} ms`)
+  }
   const shadow = Check.oneOf(where, "mode", options.mode ?? "enforce", ["enforce", "shadow"]) === "shadow"
   if (options.refundHits !== undefined && typeof options.refundHits !== "boolean") {
     throw new TypeError(`${where}: refundHits must be true or false`)
@@ -140,166 +134,6 @@ const resolve = (where: string, options: Options): Settings => {
     refundHits: options.refundHits ?? false
   }
 }
-
-/** What one call has been given, until its finalizer has seen how it ended. */
-interface Hold {
-  takes: ReadonlyArray<Take>
-  started: boolean
-}
-
-const fromSettings = (settings: Settings, store: RateLimitStore["Service"]): RateLimit["Service"] => {
-  const { maxWaitMillis, refundHits } = settings
-  const { consumeUnsafe } = store
-  let limits = settings.limits
-  let rules = settings.rules
-
-  // Recomputed when the limits have been replaced, hence the function.
-  const planFor = (tool: ToolMeta): () => ReadonlyArray<Rule.ToolRule> => {
-    let from = rules
-    let plan = Rule.rulesForTool(from, tool)
-    return () => {
-      if (from !== rules) {
-        from = rules
-        plan = Rule.rulesForTool(from, tool)
-      }
-      return plan
-    }
-  }
-
-  const settle = (call: ToolCall, takes: ReadonlyArray<Take>, wait: number): RateLimitError | undefined => {
-    call.record.limits = takes
-    return wait === refused ? call.record.refuse("limited", tooMany(takes)) : undefined
-  }
-
-  // The path of most programs: the store answers at once and whoever is late is refused, so nothing is held.
-  const atOnce = (
-    consume: NonNullable<typeof consumeUnsafe>,
-    plan: () => ReadonlyArray<Rule.ToolRule>
-  ): Around<RateLimitError> =>
-  <A, E1, R>(call: ToolCall, next: Effect.Effect<A, E1, R>) =>
-    Effect.withFiber((fiber): Effect.Effect<A, E1 | RateLimitError, R> => {
-      const takes = takesOf(plan(), call, fiber)
-      if (takes.length === 0) return next
-      const error = settle(call, takes, consume(takes, 0, monotonicMillis(fiber)))
-      return error === undefined ? next : Effect.fail(error)
-    })
-
-  // The finalizer is there before anything is spent, so no interruption falls between the two.
-  const held = (plan: () => ReadonlyArray<Rule.ToolRule>): Around<RateLimitError> =>
-  <A, E1, R>(
-    call: ToolCall,
-    next: Effect.Effect<A, E1, R>
-  ): Effect.Effect<A, E1 | RateLimitError, R> =>
-    Effect.suspend(() => {
-      const hold: Hold = { takes: [], started: false }
-      const start = Effect.suspend(() => {
-        hold.started = true
-        return next
-      })
-      return Effect.onExitPrimitive(
-        Effect.withFiber((fiber): Effect.Effect<A, E1 | RateLimitError, R> => {
-          const takes = takesOf(plan(), call, fiber)
-          if (takes.length === 0) return start
-          const admit = (wait: number): Effect.Effect<A, E1 | RateLimitError, R> => {
-            const error = settle(call, takes, wait)
-            if (error !== undefined) return Effect.fail(error)
-            hold.takes = takes
-            return wait === 0 ? start : Effect.flatMap(sleepUntil(monotonicMillis(fiber) + wait), () => start)
-          }
-          if (consumeUnsafe !== undefined) return admit(consumeUnsafe(takes, maxWaitMillis, monotonicMillis(fiber)))
-          return Effect.flatMap(
-            // A step that has begun is finished, or its tokens could not be given back.
-            Effect.uninterruptible(Effect.map(store.consume(takes, maxWaitMillis), (wait) => {
-              if (wait !== refused) hold.takes = takes
-              return wait
-            })).pipe(Effect.mapError((error) => call.record.refuse("limited", error))),
-            admit
-          )
-        }),
-        () =>
-          hold.takes.length > 0 && (!hold.started || (refundHits && isHit(call)))
-            ? store.refund(hold.takes)
-            : undefined
-      )
-    })
-
-  return {
-    forTool: (tool) =>
-      consumeUnsafe !== undefined && maxWaitMillis === 0 && !refundHits
-        ? atOnce(consumeUnsafe, planFor(tool))
-        : held(planFor(tool)),
-    explain: (tool) => {
-      const plan = planFor(tool)
-      return (call) =>
-        Effect.withFiber((fiber) => {
-          const takes = takesOf(plan(), call, fiber)
-          return Effect.match(store.peek(takes, maxWaitMillis), {
-            onFailure: (error) => ({ verdict: "refuse", detail: { error: error.reason._tag } }),
-            onSuccess: (wait) => ({
-              verdict: wait === refused ? "refuse" : "pass",
-              detail: { waitMillis: Math.max(0, wait), limits: takes.map(describe) }
-            })
-          })
-        })
-    },
-    limits: Effect.sync(() => limits),
-    update: (next) =>
-      Effect.sync(() => {
-        rules = Rule.resolveLimits("RateLimit.update", next, settings.shadow)
-        limits = [...next]
-      })
-  }
-}
-
-const takesOf = (
-  plan: ReadonlyArray<Rule.ToolRule>,
-  call: ToolCall,
-  fiber: Fiber.Fiber<unknown, unknown>
-): ReadonlyArray<Take> => {
-  const identity = call.record.identity ??
-    // Asking a context for what may not be in it is sound whatever it is typed to hold.
-    Context.getOrUndefined(fiber.context as Context.Context<CurrentIdentity>, CurrentIdentity) ?? anonymous
-  const takes: Array<Take> = []
-  for (let i = 0; i < plan.length; i++) {
-    const { keyOf, rule } = plan[i]!
-    if (Rule.concerns(rule, identity)) takes.push(new Take(rule, keyOf(identity, fiber), Rule.costOf(rule, call)))
-  }
-  return takes
-}
-
-const tooMany = (takes: ReadonlyArray<Take>): RateLimitError => {
-  let worst: Take | undefined = undefined
-  for (const take of takes) {
-    if (take.allowed || take.shape.shadow) continue
-    if (worst === undefined || take.retryAfterMillis > worst.retryAfterMillis) worst = take
-  }
-  return rateLimitError(refusal(RateLimited, {
-    _tag: "RateLimited",
-    limit: worst?.name ?? "",
-    per: worst?.shape.per ?? "",
-    retryAfter: Duration.millis(worst?.retryAfterMillis ?? 0)
-  }))
-}
-
-const isHit = ({ record: { cache } }: ToolCall): boolean =>
-  cache === "hit" || cache === "stale" || cache === "coalesced"
-
-const describe = (take: Take) => ({
-  name: take.name,
-  per: take.shape.per,
-  mode: take.shape.shadow ? "shadow" : "enforce",
-  allowed: take.allowed,
-  remaining: take.remaining,
-  resetAfterMillis: take.resetAfterMillis,
-  retryAfterMillis: take.retryAfterMillis
-})
-
-// A timer may fire a little before its time by the monotonic clock.
-const sleepUntil = (moment: number): Effect.Effect<void> =>
-  Effect.withFiber((fiber) => {
-    const left = moment - monotonicMillis(fiber)
-    return left <= 0 ? Effect.void : Effect.flatMap(Effect.sleep(Math.ceil(left)), () => sleepUntil(moment))
-  })
 
 /**
  * Gives the tokens of a call back, for a later stage that finds that the call should not have counted. Returns whether

@@ -129,7 +129,7 @@ export const refused: -1 = Internal.refused
 /**
  * The operations of a store.
  *
- * - `consume`: decides all takes at once. Either every take that is not in shadow mode is granted, or none is spent. A
+ * - `consume`: decides all takes at once; no two of them are of one bucket. Either every take that is not in shadow mode is granted, or none is spent. A
  *   call may be given tokens that come back within `maxWaitMillis`; it has to wait for them. It is not interrupted while
  *   it decides, so it must settle in bounded time.
  * - `peek`: what `consume` would find, without spending.
@@ -190,7 +190,7 @@ export const makeMemory = (where: string, options: MemoryOptions | undefined): R
  *
  * **Gotchas**
  *
- * Two calls make two stores. Limits are per process; `RedisRateLimitStore` shares them.
+ * Two calls make two stores, and limits of the same name in one store are one limit. Limits are per process; `RedisRateLimitStore` shares them.
  *
  * @category layers
  * @since 0.1.0

@@ -272,6 +272,17 @@ describe("RateLimit", () => {
         }))
     }
 
+    it.effect("does not take an identity that has changed for whom it was", () =>
+      Effect.gen(function*() {
+        const t = yield* limited({ limits: [{ name: "caller", per: "identity", limit: 1, window: "1 hour" }] })
+        const changing: { -readonly [K in keyof Identity.Identity]: Identity.Identity[K] } = { ...alice }
+        assert.strictEqual(yield* t.count(2, echo, changing), 1)
+        changing.principal = "somebody else"
+        assert.strictEqual(yield* t.count(2, echo, changing), 1)
+        changing.principal = alice.principal
+        assert.strictEqual(yield* t.count(2, echo, changing), 0)
+      }))
+
     it.effect("tells a peer from a principal of the same name", () =>
       Effect.gen(function*() {
         const t = yield* limited({ limits: [{ name: "caller", per: "identity", limit: 1, window: "1 hour" }] })
@@ -459,6 +470,7 @@ describe("RateLimit", () => {
       ["an unknown mode", { limits: [one], mode: "off" }, /mode must be one of/],
       ["an unknown onExceeded", { limits: [one], onExceeded: "delay" }, /onExceeded must be one of/],
       ["an endless wait", { limits: [one], maxWait: "Infinity" }, /maxWait must be/],
+      ["a wait of more than a day", { limits: [one], maxWait: "25 hours" }, /maxWait must be at most 1 day/],
       ["refundHits that is no boolean", { limits: [one], refundHits: "yes" }, /refundHits must be true or false/]
     ]
     for (const [what, options, message] of nonsense) {

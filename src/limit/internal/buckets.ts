@@ -101,6 +101,7 @@ export class Buckets {
       }
     }
     take.allowed = true
+    take.retryAfterMillis = 0
     take.spentUntil = fullAt
     report(take, debt)
   }

@@ -148,7 +148,8 @@ const remembered = (start: string, subjectOf: (identity: Identity) => string) =>
     if (key === undefined) {
       // Joined and not added, because that makes one flat string instead of a tree of its parts.
       key = new BucketKey([start, subjectOf(identity)].join(""))
-      keys.set(identity, key)
+      // What can still change may be somebody else by the next call.
+      if (Object.isFrozen(identity)) keys.set(identity, key)
     }
     return key
   }

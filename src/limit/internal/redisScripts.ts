@@ -173,7 +173,7 @@ export const settle = (
     report(take, debt / 1000)
     const isSpent = spend && wait !== refused && take.cost > 0 && (late === 0 || !take.shape.shadow)
     take.allowed = late === 0 || isSpent
-    take.retryAfterMillis = take.cost > take.shape.burst ? Infinity : Math.ceil(late / 1000)
+    take.retryAfterMillis = isSpent ? 0 : take.cost > take.shape.burst ? Infinity : Math.ceil(late / 1000)
     if (isSpent) {
       take.spentUntil = now + debt
       take.spentFrom = spentFrom
