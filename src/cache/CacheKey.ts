@@ -24,6 +24,7 @@ import type { Identity } from "../auth/Identity.ts"
 import { sha256Hex } from "../internal/hash.ts"
 import type { ToolMeta } from "../ToolMeta.ts"
 import { canonicalJson } from "./internal/canonicalJson.ts"
+import { canonicalJsonOf } from "./internal/sortedCopy.ts"
 
 /**
  * The version of the key scheme. It changes whenever the same call would get another key, so that what an older version
@@ -106,6 +107,7 @@ const controls = /[\u0000-\u001f\u007f-\u009f]/
 /** @internal Everything that depends on the tool alone is done here. */
 export const forTool = (tool: ToolMeta): KeyOf => {
   const start = part(String(version)) + part(tool.id) + part(tool.digest)
+  const call = start + part("call")
   const name = `cache:${tool.id}:`
   const encode = inputEncoder(tool)
   const varies = tool.varies
@@ -113,16 +115,19 @@ export const forTool = (tool: ToolMeta): KeyOf => {
     const text = encode(input)
     if (text === undefined) return undefined
     const sharedBy = varies === "everyone" ? "e" : identity === undefined ? undefined : circleOf(varies, identity)
-    if (sharedBy === undefined || !action.isWellFormed()) return undefined
-    return name + sha256Hex(`${start}${part(action)}${part(sharedBy)}${part(text)}`)
+    if (sharedBy === undefined || (action !== "call" && !action.isWellFormed())) return undefined
+    const head = action === "call" ? call : start + part(action)
+    return name + sha256Hex(`${head}${sharedBy.length}:${sharedBy}${text.length}:${text}`)
   }
 }
 
 const inputEncoder = (tool: ToolMeta): (input: unknown) => string | undefined => {
   const schema = tool.input
   // A handler that takes nothing: the empty text is no JSON, so nothing else has this key.
-  const plain = (input: unknown) => input === undefined ? "" : canonicalJson(input)
-  if (schema === undefined || isPlain(schema.ast)) return plain
+  if (schema === undefined || isPlain(schema.ast)) {
+    const toJson = schema === undefined ? canonicalJson : canonicalJsonOf(schema.ast)
+    return (input) => input === undefined ? "" : toJson(input)
+  }
   // A member that the Schema does not know would be dropped, but the handler sees it: such an input has no key.
   const encode = Schema.encodeUnknownExit(Schema.toCodecJson(schema), { onExcessProperty: "error" })
   return (input) => {

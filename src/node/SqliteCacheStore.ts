@@ -79,29 +79,37 @@ class SqliteStore implements Store {
 
   readonly get = (key: string): Effect.Effect<Entry | undefined, CacheError.CacheError> =>
     this.#use((file, fiber) => {
-      const row = file.read(key)
-      if (row === undefined) return undefined
-      const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
-      if (now >= row.keep || now < row.written) return undefined
-      if (row.digest !== digestOf(key, row.text)) {
+      const sealed = file.read(key)
+      if (sealed === undefined) return undefined
+      const head = header.exec(sealed)
+      const body = sealed.slice(digestLength)
+      if (head === null || head[1] !== digestOf(key, body)) {
         file.remove(key)
         return undefined
       }
+      const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
+      const keep = Number(head[4])
+      if (now >= keep || now < Number(head[2])) return undefined
       const offset = monotonicMillis(fiber) - now
-      return { key, text: row.text, freshUntil: row.fresh + offset, keepUntil: row.keep + offset }
+      return {
+        key,
+        text: sealed.slice(head[0].length),
+        freshUntil: Number(head[3]) + offset,
+        keepUntil: keep + offset
+      }
     })
 
   readonly set = (key: string, entry: NewEntry): Effect.Effect<void, CacheError.CacheError> =>
     this.#use((file, fiber) => {
       if (!isCacheKey(key) || !(entry.keepMillis > 0)) return
       const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
+      const keep = Math.floor(now + entry.keepMillis)
+      const body = ` ${now} ${Math.floor(now + entry.freshMillis)} ${keep}\n${entry.text}`
       this.#evictions += file.write({
         key,
-        text: entry.text,
-        digest: digestOf(key, entry.text),
+        sealed: digestOf(key, body) + body,
         written: now,
-        fresh: Math.floor(now + entry.freshMillis),
-        keep: Math.floor(now + entry.keepMillis),
+        keep,
         labels: entry.labels,
         mark: typeof entry.mark === "number" ? entry.mark : undefined
       }, this.#options.maxBytes)
@@ -194,7 +202,11 @@ class SqliteStore implements Store {
   }
 }
 
-const digestOf = (key: string, text: string): string => sha256Hex(`${key}\n${text}`).slice(0, 32)
+// An entry in the file: `<digest> <written> <freshUntil> <keepUntil>\n<text>`, the digest being over the key and what
+// follows it.
+const header = /^([0-9a-f]{64}) (\d+) (\d+) (\d+)\n/
+const digestLength = 64
+const digestOf = (key: string, body: string): string => sha256Hex(key + body)
 
 /**
  * Provides a `CacheStore` in a file.

@@ -345,6 +345,63 @@ describe("CacheKey", () => {
     assert.isUndefined(key({ big: 1n, extra: 1 }))
   })
 
+  it("has the same bytes with a plain Schema as without one, whatever is given to it", () => {
+    const shape = Schema.Struct({
+      b: Schema.String,
+      a: Schema.optionalKey(Schema.Number),
+      "": Schema.optionalKey(Schema.Array(Schema.Struct({ z: Schema.Boolean, y: Schema.NullOr(Schema.String) }))),
+      "10": Schema.optionalKey(Schema.String)
+    })
+    const odd = Schema.Struct({ __proto__x: Schema.String, ["__proto__"]: Schema.String, constructor: Schema.String })
+    const next = random(7)
+    const values: Array<unknown> = []
+    for (let i = 0; i < 3000; i++) {
+      const value: Record<string, unknown> = {}
+      for (const name of ["b", "a", "", "10", "9", "__proto__", "constructor", "other"]) {
+        if (next() < 0.5) {
+          Object.defineProperty(value, name, {
+            value: name === "" && next() < 0.8
+              ? [{ z: next() < 0.5, y: null }, { y: "\\ud800", z: true }]
+              : next() < 0.7
+              ? words[Math.floor(next() * words.length)]
+              : generate(next, 2),
+            enumerable: true,
+            configurable: true,
+            writable: true
+          })
+        }
+      }
+      values.push(value)
+    }
+    const usual: ReadonlyArray<unknown> = [
+      { b: "x" },
+      { b: "x", a: -0 },
+      { a: 1, b: "\ud83d\ude00\n\"" },
+      { b: "x", "": [{ z: true, y: "\u0000" }] }
+    ]
+    const never: ReadonlyArray<unknown> = [
+      { b: "\ud800" },
+      { b: "x", a: Number.NaN },
+      { b: "x", a: 1n },
+      { b: new Date(0) },
+      { b: "x", "": [undefined] },
+      { b: "x".repeat(1024 * 1024) }
+    ]
+    const schemas: ReadonlyArray<Schema.Codec<any, any>> = [shape, odd, Schema.Array(shape)]
+    for (const schema of schemas) {
+      for (const value of [...values, ...usual, ...never]) {
+        // The same tool but for its Schema, told apart by nothing but the digest, which is left out of the comparison.
+        const typed = ToolMeta.make({ name: "s", varies: "everyone", input: schema })
+        const plain = { ...ToolMeta.make({ name: "s", varies: "everyone" }), digest: typed.digest }
+        const input = schema === shape || schema === odd ? value : [value, value]
+        assert.strictEqual(CacheKey.make({ tool: typed, input }), CacheKey.make({ tool: plain, input }))
+      }
+    }
+    for (const input of never) {
+      assert.isUndefined(CacheKey.make({ tool: ToolMeta.make({ name: "s", varies: "everyone", input: shape }), input }))
+    }
+  })
+
   it("tells members apart that a plain Schema does not know", () => {
     const plain = ToolMeta.make({ name: "plain", varies: "everyone", input: Schema.Struct({ q: Schema.String }) })
     const key = (input: unknown) => CacheKey.make({ tool: plain, input })

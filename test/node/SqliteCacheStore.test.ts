@@ -182,7 +182,7 @@ describe("SqliteCacheStore", () => {
       const path = fresh()
       yield* withStore({ path }, (store) => store.set("k", entry("\"right\"")))
       const db = new DatabaseSync(path)
-      db.exec("UPDATE entries SET text = '\"wrong\"'")
+      db.exec("UPDATE entries SET sealed = replace(sealed, 'right', 'wrong')")
       db.close()
       yield* withStore({ path }, (store) =>
         Effect.gen(function*() {

@@ -16,6 +16,24 @@ const needsEscape = /["\\\u0000-\u001f\ud800-\udfff]/
 
 let room = 0
 
+// Names of members come again and again, so their quoted form is kept: it spares looking for characters to escape.
+const names = new Map<string, string>()
+const maxNames = 4096
+
+const quoteName = (name: string): string => {
+  const known = names.get(name)
+  if (known !== undefined) {
+    if ((room -= known.length) < 0) throw notJson
+    return known
+  }
+  const quoted = `${quote(name)}:`
+  if (name.length <= 64) {
+    if (names.size >= maxNames) names.clear()
+    names.set(name, quoted)
+  }
+  return quoted
+}
+
 // Counts what is written, so that a small graph of shared objects cannot become an endless text.
 const counted = (text: string): string => {
   if ((room -= text.length + 1) < 0) throw notJson
@@ -75,14 +93,14 @@ const writeObject = (value: object, depth: number): string => {
     return `${text}]`
   }
   if (prototype !== Object.prototype && prototype !== null) throw notJson
-  const names = sortNames(Object.keys(value))
+  const sorted = sortNames(Object.keys(value))
   let text = ""
-  for (let i = 0; i < names.length; i++) {
-    const name = names[i]!
+  for (let i = 0; i < sorted.length; i++) {
+    const name = sorted[i]!
     const member: unknown = (value as { readonly [name: string]: unknown })[name]
     if (member === undefined) continue
     const written = write(member, depth + 1)
-    text += text === "" ? `{${quote(name)}:${written}` : `,${quote(name)}:${written}`
+    text += text === "" ? `{${quoteName(name)}${written}` : `,${quoteName(name)}${written}`
   }
   return text === "" ? "{}" : `${text}}`
 }

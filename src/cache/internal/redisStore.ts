@@ -1,4 +1,7 @@
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import type { Redis, RedisError } from "effect/persistence/Redis"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
@@ -23,6 +26,12 @@ const maxOwed = 10_000
 const firstPollMillis = 10
 const lastPollMillis = 100
 
+/** A command that was sent. `undefined` ends it for want of time. */
+interface Pending {
+  readonly deadline: number
+  readonly end: (exit: Exit.Exit<unknown, RedisError> | undefined) => void
+}
+
 type Send = <A>(command: Effect.Effect<A, RedisError>) => Effect.Effect<A, CacheError.CacheError>
 
 export class RedisStore implements Store {
@@ -35,7 +44,8 @@ export class RedisStore implements Store {
   readonly #owed = new Set<string>()
   #owesAll = false
   #isDown = false
-  #pending = 0
+  readonly #pending = new Set<Pending>()
+  #isWatching = false
   #errors = 0
   #tokens = 0
   // What to add to the server's milliseconds to have this process's monotonic ones.
@@ -249,23 +259,57 @@ export class RedisStore implements Store {
 
   readonly #send: Send = (command) =>
     Effect.suspend(() => {
-      if (!this.#isDown && this.#pending < this.#options.maxPending) return this.#timed(command)
+      if (!this.#isDown && this.#pending.size < this.#options.maxPending) return this.#timed(command)
       this.#errors++
       return Effect.fail(this.#unavailable(undefined))
     })
 
+  // A command runs in a fiber of its own that is started on the spot and resumes its caller directly. `Effect.timeout`
+  // would start two fibers, each on a turn of the event loop, which takes longer than Redis does.
   readonly #timed: Send = (command) =>
-    Effect.suspend(() => {
-      this.#pending++
-      const answered = Effect.matchEffect(Effect.timeoutOption(command, this.#options.commandMillis), {
-        onSuccess: (answer) => answer._tag === "Some" ? Effect.succeed(answer.value) : this.#failed(undefined),
-        onFailure: (error) => this.#failed(error)
+    Effect.withFiber((fiber) => {
+      const awaited = Effect.callback<Exit.Exit<any, RedisError> | undefined>((resume) => {
+        const running = Effect.runForkWith(fiber.context)(command)
+        const pending: Pending = {
+          deadline: monotonicMillis(fiber) + this.#options.commandMillis,
+          end: (exit) => {
+            if (!this.#pending.delete(pending)) return
+            if (exit === undefined) running.interruptUnsafe()
+            resume(Effect.succeed(exit))
+          }
+        }
+        this.#pending.add(pending)
+        running.addObserver(pending.end)
+        if (!this.#isWatching) this.#watch(fiber)
+        return Effect.suspend(() => {
+          this.#pending.delete(pending)
+          running.interruptUnsafe()
+          return Effect.void
+        })
       })
-      return Effect.onExitPrimitive(answered, () => {
-        this.#pending--
-        return undefined
+      return Effect.flatMap(awaited, (exit) => {
+        if (exit?._tag === "Success") return Effect.succeed(exit.value)
+        const error = exit?.cause.reasons.find(Cause.isFailReason)
+        return this.#failed(error?.error)
       })
     })
+
+  // All commands have the same time, so the first is the next to be late, and one sleeper is enough for all of them.
+  #watch(fiber: Fiber.Fiber<unknown, unknown>): void {
+    this.#isWatching = true
+    const watch: Effect.Effect<void> = Effect.suspend(() => {
+      const now = monotonicMillis(fiber)
+      for (const pending of this.#pending) {
+        if (pending.deadline > now) {
+          return Effect.flatMap(Effect.sleep(Math.ceil(pending.deadline - now)), () => watch)
+        }
+        pending.end(undefined)
+      }
+      this.#isWatching = false
+      return Effect.void
+    })
+    Effect.runForkWith(fiber.context)(Effect.forkIn(watch, this.#scope))
+  }
 
   #failed(error: RedisError | undefined): Effect.Effect<never, CacheError.CacheError> {
     this.#errors++

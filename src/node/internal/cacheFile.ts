@@ -10,11 +10,10 @@ const schemaVersion = 1
 /** Labels whose last invalidation is remembered. */
 const maxInvalidations = 10_000
 
-// Bytes are counted by triggers, so that no process and no crash can leave the sum wrong.
+// What is read of an entry is one column, `sealed`: the rest is for finding entries. Bytes are counted by triggers, so that no process and no crash can leave the sum wrong.
 const schema = `
   CREATE TABLE entries (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, text TEXT NOT NULL, digest TEXT NOT NULL,
-    written INTEGER NOT NULL, fresh INTEGER NOT NULL, keep INTEGER NOT NULL, bytes INTEGER NOT NULL
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, sealed TEXT NOT NULL, keep INTEGER NOT NULL, bytes INTEGER NOT NULL
   ) STRICT;
   CREATE INDEX entries_keep ON entries (keep);
   CREATE TABLE labels (label TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (label, id)) STRICT, WITHOUT ROWID;
@@ -37,16 +36,11 @@ const schema = `
 /** What a row and its index entries take beside its texts, roughly. */
 const rowOverhead = 200
 
-export interface Row {
-  readonly text: string
-  readonly digest: string
-  readonly written: number
-  readonly fresh: number
-  readonly keep: number
-}
-
-export interface NewRow extends Row {
+export interface NewRow {
   readonly key: string
+  readonly sealed: string
+  readonly written: number
+  readonly keep: number
   readonly labels: ReadonlyArray<string>
   readonly mark: number | undefined
 }
@@ -74,7 +68,7 @@ export class CacheFile {
   private constructor(db: DatabaseSync, inode: number) {
     this.#db = db
     this.#inode = inode
-    this.#read = db.prepare("SELECT text, digest, written, fresh, keep FROM entries WHERE key = ?")
+    this.#read = db.prepare("SELECT sealed FROM entries WHERE key = ?")
     this.#mark = db.prepare("SELECT seq FROM state")
   }
 
@@ -139,9 +133,9 @@ export class CacheFile {
     }
   }
 
-  read(key: string): Row | undefined {
-    // The columns are declared so, and the table is STRICT.
-    return this.#read.get(key) as Row | undefined
+  read(key: string): string | undefined {
+    // The column is declared so, and the table is STRICT.
+    return this.#read.get(key)?.["sealed"] as string | undefined
   }
 
   mark(): number {
@@ -150,18 +144,15 @@ export class CacheFile {
 
   /** Stores a row unless it was invalidated since its mark. Returns how many others had to go. */
   write(row: NewRow, maxBytes: number): number {
-    const bytes = rowOverhead + row.key.length + Buffer.byteLength(row.text) + row.labels.length * 60
+    const bytes = rowOverhead + row.key.length + Buffer.byteLength(row.sealed) + row.labels.length * 60
     if (bytes > maxBytes) return 0
     return this.#transaction(() => {
       if (row.mark !== undefined && this.#isInvalid(row.labels, row.mark)) return 0
       this.#run("DELETE FROM entries WHERE key = ?", row.key)
       const { lastInsertRowid } = this.#run(
-        "INSERT INTO entries (key, text, digest, written, fresh, keep, bytes) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO entries (key, sealed, keep, bytes) VALUES (?, ?, ?, ?)",
         row.key,
-        row.text,
-        row.digest,
-        row.written,
-        row.fresh,
+        row.sealed,
         row.keep,
         bytes
       )
