@@ -124,6 +124,11 @@ export class AuthError extends Schema.TaggedError<AuthError>("effect-toolops/aut
   override get message(): string {
     return this.reason.message
   }
+
+  /** Whether the same call may fare better by itself: only when the credentials could not be checked. */
+  get retryable(): boolean {
+    return this.reason._tag === "AuthUnavailable"
+  }
 }
 
 /** @internal */

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Deferred, Effect, Fiber, Layer } from "effect"
+import { Context, Deferred, Effect, Fiber, Layer, Scheduler } from "effect"
 import { Authenticator, Jwks, Jwt } from "effect-toolops/auth"
 import { FetchHttpClient, HttpClient, HttpClientResponse } from "effect/http"
 import { TestClock } from "effect/testing"
@@ -134,6 +134,25 @@ describe("Jwks", () => {
         yield* Deferred.succeed(answer, setOf(jwk(one.publicKey, { kid: "1" })))
         assert.strictEqual(yield* Fiber.join(second), "bob")
         assert.strictEqual(asked.count, 1)
+      }))
+
+    it.effect("is left in good order by a caller that is interrupted at any position", () =>
+      Effect.gen(function*() {
+        for (let ops = 3; ops <= 64; ops++) {
+          for (let yields = 0; yields <= 4; yields++) {
+            const answer = yield* Deferred.make<Reply>()
+            const { judge } = yield* served({ current: Deferred.await(answer) })
+            const first = yield* Effect.forkChild(judge(signed(one.privateKey, "1"))).pipe(
+              Effect.provideService(Scheduler.MaxOpsBeforeYield, ops)
+            )
+            for (let i = 0; i < yields; i++) yield* Effect.yieldNow
+            yield* Fiber.interrupt(first)
+            const second = yield* Effect.forkChild(judge(signed(one.privateKey, "1", { sub: "bob" })))
+            yield* Effect.yieldNow
+            yield* Deferred.succeed(answer, setOf(jwk(one.publicKey, { kid: "1" })))
+            assert.strictEqual(yield* Fiber.join(second), "bob", `${ops} ${yields}`)
+          }
+        }
       }))
 
     it.effect("is given up after the time limit", () =>

@@ -1,8 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Config, ConfigProvider, Context, Deferred, Effect, Fiber, Layer, Logger, Redacted } from "effect"
+import { Config, ConfigProvider, Context, Deferred, Effect, Fiber, Layer, Logger, Redacted, Scheduler } from "effect"
 import { Authenticator, TokenIntrospection } from "effect-toolops/auth"
-import { HttpClient, type HttpClientRequest, HttpClientResponse } from "effect/http"
+import { FetchHttpClient, HttpClient, type HttpClientRequest, HttpClientResponse } from "effect/http"
 import { TestClock } from "effect/testing"
+import * as Http from "node:http"
+import type { AddressInfo } from "node:net"
 import { bearer } from "./tokens.ts"
 
 const audience = "https://tools.example"
@@ -198,6 +200,25 @@ describe("TokenIntrospection", () => {
         assert.strictEqual(asked.length, 2)
       }))
 
+    it.effect("is left in good order by a caller that is interrupted at any position", () =>
+      Effect.gen(function*() {
+        for (let ops = 3; ops <= 64; ops++) {
+          for (let yields = 0; yields <= 4; yields++) {
+            const answer = yield* Deferred.make<Reply>()
+            const { judge } = yield* served({ current: Deferred.await(answer) }, { maxConcurrent: 1 })
+            const first = yield* Effect.forkChild(judge("t")).pipe(
+              Effect.provideService(Scheduler.MaxOpsBeforeYield, ops)
+            )
+            for (let i = 0; i < yields; i++) yield* Effect.yieldNow
+            yield* Fiber.interrupt(first)
+            yield* Deferred.succeed(answer, { body: active })
+            assert.strictEqual(yield* judge("t"), "ada", `${ops} ${yields}`)
+            // The one place is free again.
+            assert.strictEqual(yield* judge("u"), "ada", `${ops} ${yields}`)
+          }
+        }
+      }))
+
     it.effect("is one of a bounded number, and is given up after the time limit", () =>
       Effect.gen(function*() {
         const { judge } = yield* served({ current: Effect.never }, { maxConcurrent: 2, timeout: "1 second" })
@@ -207,6 +228,54 @@ describe("TokenIntrospection", () => {
         yield* TestClock.adjust("1 second")
         for (const fiber of waiting) assert.strictEqual(yield* Fiber.join(fiber), "AuthUnavailable")
       }))
+  })
+
+  describe("a real server", () => {
+    const cases: ReadonlyArray<readonly [string, Http.RequestListener, string]> = [
+      ["answers", (_, response) => response.end(JSON.stringify({ ...active, exp: undefined })), "ada"],
+      ["hangs", () => {}, "AuthUnavailable"],
+      ["resets", (request) => request.socket.resetAndDestroy(), "AuthUnavailable"],
+      ["stops in the middle", (_, response) => {
+        response.writeHead(200, { "content-length": 1000 }).write("{")
+        response.destroy()
+      }, "AuthUnavailable"],
+      ["redirects", (request, response) =>
+        request.url === "/introspect"
+          ? response.writeHead(307, { location: "/other" }).end()
+          : response.end(JSON.stringify(active)), "AuthUnavailable"],
+      [
+        "sends 10 MB",
+        (_, response) => response.end(JSON.stringify({ ...active, fill: "x".repeat(1e7) })),
+        "AuthUnavailable"
+      ],
+      ["refuses us", (_, response) => response.writeHead(401).end(JSON.stringify(active)), "AuthUnavailable"]
+    ]
+    for (const [name, handler, answer] of cases) {
+      it.live(`that ${name} makes the answer ${answer}`, () =>
+        Effect.gen(function*() {
+          const server = Http.createServer(handler)
+          yield* Effect.acquireRelease(
+            Effect.promise(() => new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))),
+            () =>
+              Effect.sync(() => {
+                server.closeAllConnections()
+                server.close()
+              })
+          )
+          const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/introspect`
+          const context = yield* Layer.build(
+            TokenIntrospection.layer({ ...options, url, audience: false, timeout: "300 millis", clockTolerance: 0 })
+              .pipe(
+                Layer.provide(FetchHttpClient.layer)
+              )
+          )
+          const found = yield* Effect.match(
+            Authenticator.identify(Context.get(context, Authenticator.Authenticator), bearer("t")),
+            { onFailure: (error): string => error.reason._tag, onSuccess: (identity): string => identity.principal }
+          )
+          assert.strictEqual(found, answer)
+        }))
+    }
   })
 
   it.effect("says nothing of the token or the secret when it fails", () =>

@@ -78,39 +78,44 @@ export const isFor = (aud: unknown, audiences: ReadonlyArray<string>): boolean |
 
 /** The caller that the claims stand for at the time `now`, or why there is none. */
 export const toIdentity = (claims: unknown, rules: ClaimRules, now: number): Identity.Identity | AuthError => {
-  const malformed = refused("TokenMalformed")
-  if (!isObject(claims)) return malformed
+  if (!isObject(claims)) return refused("TokenMalformed")
   const { clockTolerance } = rules
   const own = (name: string): unknown => Object.hasOwn(claims, name) ? claims[name] : undefined
 
-  if (own("iss") !== rules.issuer) return typeof own("iss") === "string" ? refused("InvalidCredentials") : malformed
+  if (own("iss") !== rules.issuer) {
+    return typeof own("iss") === "string"
+      ? refused("InvalidCredentials")
+      : refused("TokenMalformed")
+  }
   const isOurs = isFor(own("aud"), rules.audiences)
-  if (isOurs !== true) return isOurs === false ? refused("InvalidCredentials") : malformed
+  if (isOurs !== true) return isOurs === false ? refused("InvalidCredentials") : refused("TokenMalformed")
 
   const exp = millisOf(own("exp"))
   const nbf = own("nbf") === undefined ? -Infinity : millisOf(own("nbf"))
   const iat = own("iat") === undefined ? undefined : millisOf(own("iat"))
-  if (exp === undefined || nbf === undefined || (own("iat") !== undefined && iat === undefined)) return malformed
-  if (iat === undefined && rules.maxTokenAge !== Infinity) return malformed
+  if (exp === undefined || nbf === undefined || (own("iat") !== undefined && iat === undefined)) {
+    return refused("TokenMalformed")
+  }
+  if (iat === undefined && rules.maxTokenAge !== Infinity) return refused("TokenMalformed")
   const expiresAt = Math.min(exp, (iat ?? 0) + rules.maxTokenAge) + clockTolerance
   if (now >= expiresAt) return refused("TokenExpired")
   if (now < nbf - clockTolerance) return refused("TokenInactive")
   if (iat !== undefined && now < iat - clockTolerance) return refused("TokenInactive")
 
   const sub = own("sub")
-  if (sub !== undefined && !isName(sub)) return malformed
+  if (sub !== undefined && !isName(sub)) return refused("TokenMalformed")
   if (
     rules.requireAccessToken && !(isName(sub) && isName(own("client_id")) && isName(own("jti")) && iat !== undefined)
   ) {
-    return malformed
+    return refused("TokenMalformed")
   }
   const principal = at(claims, rules.principal)
   const tenant = rules.tenant === undefined ? undefined : at(claims, rules.tenant)
   const roles = at(claims, rules.roles)
   const heldRoles = roles === undefined ? [] : strings(roles)
   const scopes = scopesOf(claims)
-  if (!isName(principal) || (tenant !== undefined && !isName(tenant))) return malformed
-  if (heldRoles === undefined || scopes === undefined) return malformed
+  if (!isName(principal) || (tenant !== undefined && !isName(tenant))) return refused("TokenMalformed")
+  if (heldRoles === undefined || scopes === undefined) return refused("TokenMalformed")
   return Identity.make({
     principal,
     tenant,
