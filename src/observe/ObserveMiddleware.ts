@@ -38,7 +38,8 @@ export class ObserveMiddleware extends Context.Service<ObserveMiddleware, ToolMi
  * - `redact`: more sensitive keys, beside those of `Redaction`.
  * - `spans`: a span per call and one per execution. Default true; costs next to nothing without a tracer.
  * - `metrics`: the metrics of `ToolMetrics`. Default true.
- * - `log`: one line per call, to the installed loggers. Default true.
+ * - `log`: one line per call, to the installed loggers. Default true. With neither metrics nor log, a call that is not
+ *   traced is not timed either.
  * - `repeatedRefusals`: most log lines per second for one kind of refusal of one tool. What is left out is counted in
  *   the next line. Default 10; `Infinity` logs all.
  * - `maxTools`: most tools that have metrics of their own; the others share the label `_other`. Default 1000.

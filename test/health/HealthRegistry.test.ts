@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { Deferred, Effect, Exit, Fiber, Layer, Scheduler, Scope } from "effect"
 import { HealthCheck, HealthRegistry } from "effect-toolops/health"
 import { TestClock } from "effect/testing"
 
@@ -126,6 +126,23 @@ describe("HealthRegistry", () => {
         assert.strictEqual(state.runs, 2)
       })
     ))
+
+  it.effect("starts one run for all who ask together, however often fibers yield", () =>
+    Effect.gen(function*() {
+      for (let ops = 3; ops <= 64; ops++) {
+        yield* withRegistry((registry) =>
+          Effect.gen(function*() {
+            const { check, state } = counting()
+            state.answer = Effect.as(Effect.yieldNow, true)
+            yield* registry.register(check)
+            yield* Effect.forEach(Array.from({ length: 50 }), () => Effect.andThen(Effect.void, registry.reportAll), {
+              concurrency: "unbounded"
+            })
+            assert.strictEqual(state.runs, 1)
+          })
+        ).pipe(Effect.provideService(Scheduler.MaxOpsBeforeYield, ops))
+      }
+    }))
 
   it.effect("lets the run go on for the others when one who asked goes away", () =>
     withRegistry((registry) =>

@@ -3,6 +3,7 @@ import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import { boundedRun } from "../../internal/boundedRun.ts"
 import { monotonicMillis } from "../../internal/monotonic.ts"
 import type { CheckAnswer, CheckFailure, HealthCheck, HealthStatus } from "../HealthCheck.ts"
@@ -67,34 +68,33 @@ export class Runner {
     if (this.#pending !== undefined) return Deferred.await(this.#pending)
     // A run that has been given up on and still goes on: what it was given up for still holds.
     if (this.#isRunning && this.#report !== undefined) return Effect.succeed(this.#report)
-    return this.start()
+    return this.start(fiber)
   })
 
-  start(): Effect.Effect<CheckReport> {
-    return Effect.withFiber((asking) => {
-      const pending = Deferred.makeUnsafe<CheckReport>()
-      const clock = asking.getRef(Clock.Clock)
-      const checkedAt = clock.currentTimeMillisUnsafe()
-      const started = monotonicMillis(asking)
-      this.#pending = pending
-      this.#isRunning = true
-      // In a fiber that is not the probe's: one who goes away must not take the run from the others.
-      this.#stop = boundedRun(asking.context, Effect.suspend(() => this.check.check), this.check.timeoutMillis, {
-        settle: (exit, isLate) => {
-          const result = exit !== undefined ? verdict(exit) : isLate ? timedOut : crashed
-          const { critical, name } = this.check
-          this.#pending = undefined
-          this.#reportedAt = Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
-          const durationMillis = this.#reportedAt - started
-          this.#report = this.flap({ name, critical, durationMillis, checkedAt, ...result })
-          Deferred.doneUnsafe(pending, Effect.succeed(this.#report))
-        },
-        end: () => {
-          this.#isRunning = false
-        }
-      })
-      return Deferred.await(pending)
+  // In one step with the decision to start: a fiber may yield between two, and another decide the same.
+  start(asking: Fiber.Fiber<unknown, unknown>): Effect.Effect<CheckReport> {
+    const pending = Deferred.makeUnsafe<CheckReport>()
+    const clock = asking.getRef(Clock.Clock)
+    const checkedAt = clock.currentTimeMillisUnsafe()
+    const started = monotonicMillis(asking)
+    this.#pending = pending
+    this.#isRunning = true
+    // In a fiber that is not the probe's: one who goes away must not take the run from the others.
+    this.#stop = boundedRun(asking.context, Effect.suspend(() => this.check.check), this.check.timeoutMillis, {
+      settle: (exit, isLate) => {
+        const result = exit !== undefined ? verdict(exit) : isLate ? timedOut : crashed
+        const { critical, name } = this.check
+        this.#pending = undefined
+        this.#reportedAt = Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
+        const durationMillis = this.#reportedAt - started
+        this.#report = this.flap({ name, critical, durationMillis, checkedAt, ...result })
+        Deferred.doneUnsafe(pending, Effect.succeed(this.#report))
+      },
+      end: () => {
+        this.#isRunning = false
+      }
     })
+    return Deferred.await(pending)
   }
 
   /** Ends the run under way without waiting for it, which might never end. */

@@ -3,6 +3,7 @@ import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import type * as Redacted from "effect/Redacted"
 import { boundedRun } from "../../internal/boundedRun.ts"
 import { monotonicMillis } from "../../internal/monotonic.ts"
@@ -38,44 +39,47 @@ export class Lookups {
       const key = keyOf(secret.provider.name, secret.ref)
       const entry = this.#entries.get(key)
       if (entry !== undefined && monotonicMillis(fiber) < entry.expiresAt) return Effect.succeed(entry.value)
-      return this.ask(key, secret)
+      return this.ask(fiber, key, secret)
     })
   }
 
-  ask(key: string, secret: Secret): Effect.Effect<Redacted.Redacted, SecretError> {
-    return Effect.withFiber((asking) => {
-      const pending = this.#pending.get(key)
-      if (pending !== undefined) return Deferred.await(pending)
-      const answer: Answer = Deferred.makeUnsafe()
-      const clock = asking.getRef(Clock.Clock)
-      this.#pending.set(key, answer)
-      // In a fiber that is not the asking one: who asked first may go away, the others still wait. An answer that comes
-      // after its time is dropped, as those who asked have been told that there is none.
-      let hasEnded = false
-      let running: (() => void) | undefined
-      const get = Effect.suspend(() => secret.provider.get(secret.ref))
-      running = boundedRun(asking.context, get, this.options.timeoutMillis, {
-        settle: (exit, isLate) => {
-          this.#pending.delete(key)
-          if (exit?._tag === "Success") {
-            this.keep(key, exit.value, Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000)
-            Deferred.doneUnsafe(answer, Effect.succeed(exit.value))
-          } else {
-            const error = exit === undefined
-              ? unavailable(secret, isLate ? "timeout" : "failed")
-              : sanitized(secret, exit)
-            Deferred.doneUnsafe(answer, Effect.fail(error))
-          }
-        },
-        end: () => {
-          hasEnded = true
-          // Not there yet when the run ends before `boundedRun` has returned.
-          if (running !== undefined) this.#stops.delete(running)
+  // In one step with the look at what is kept: a fiber may yield between two, and another ask the same.
+  ask(
+    asking: Fiber.Fiber<unknown, unknown>,
+    key: string,
+    secret: Secret
+  ): Effect.Effect<Redacted.Redacted, SecretError> {
+    const pending = this.#pending.get(key)
+    if (pending !== undefined) return Deferred.await(pending)
+    const answer: Answer = Deferred.makeUnsafe()
+    const clock = asking.getRef(Clock.Clock)
+    this.#pending.set(key, answer)
+    // In a fiber that is not the asking one: who asked first may go away, the others still wait. An answer that comes
+    // after its time is dropped, as those who asked have been told that there is none.
+    let hasEnded = false
+    let running: (() => void) | undefined
+    const get = Effect.suspend(() => secret.provider.get(secret.ref))
+    running = boundedRun(asking.context, get, this.options.timeoutMillis, {
+      settle: (exit, isLate) => {
+        this.#pending.delete(key)
+        if (exit?._tag === "Success") {
+          this.keep(key, exit.value, Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000)
+          Deferred.doneUnsafe(answer, Effect.succeed(exit.value))
+        } else {
+          const error = exit === undefined
+            ? unavailable(secret, isLate ? "timeout" : "failed")
+            : sanitized(secret, exit)
+          Deferred.doneUnsafe(answer, Effect.fail(error))
         }
-      })
-      if (!hasEnded) this.#stops.add(running)
-      return Deferred.await(answer)
+      },
+      end: () => {
+        hasEnded = true
+        // Not there yet when the run ends before `boundedRun` has returned.
+        if (running !== undefined) this.#stops.delete(running)
+      }
     })
+    if (!hasEnded) this.#stops.add(running)
+    return Deferred.await(answer)
   }
 
   /** Ends all questions without waiting for the providers. */
