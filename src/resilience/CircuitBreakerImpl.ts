@@ -12,13 +12,12 @@ import * as Ref from "effect/Ref"
 import * as Stream from "effect/Stream"
 import type { CallRecord } from "../CallRecord.ts"
 import { monotonicMillis } from "../internal/monotonic.ts"
-import { refusal } from "../internal/refusal.ts"
 import type { Snapshot, Transition } from "./CircuitBreaker.ts"
 import type { Settings } from "./CircuitOptions.ts"
 import * as CircuitState from "./CircuitState.ts"
 import { ConsecutiveWindow } from "./CircuitWindow.ts"
 import { isInterruption, type Outcome } from "./Classify.ts"
-import { CircuitOpen, type ResilienceError, resilienceError } from "./ResilienceError.ts"
+import { circuitOpen, type ResilienceError, resilienceError } from "./ResilienceError.ts"
 import type { ResilienceObserver } from "./ResilienceObserver.ts"
 
 /** A call that came while the circuit was not closed. */
@@ -181,11 +180,8 @@ export class CircuitBreakerImpl {
   }
 
   private refuse(millis: number, record: CallRecord | undefined): Effect.Effect<never, ResilienceError> {
-    const error = resilienceError(refusal(CircuitOpen, {
-      _tag: "CircuitOpen",
-      name: this.name,
-      retryAfter: Duration.millis(millis)
-    }))
+    // Whole milliseconds, and never too few of them.
+    const error = resilienceError(circuitOpen(this.name, Duration.millis(Math.ceil(millis))))
     return Effect.fail(record === undefined ? error : record.refuse("rejected", error))
   }
 

@@ -17,13 +17,12 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Check from "../internal/options.ts"
-import { refusal } from "../internal/refusal.ts"
 import type { CircuitBreaker, Snapshot, Transition } from "./CircuitBreaker.ts"
 import { CircuitBreakerImpl } from "./CircuitBreakerImpl.ts"
 import * as CircuitOptions from "./CircuitOptions.ts"
 import type { Status } from "./CircuitState.ts"
 import { isInterruption } from "./Classify.ts"
-import { CircuitOpen, type ResilienceError, resilienceError } from "./ResilienceError.ts"
+import { circuitOpen, type ResilienceError, resilienceError } from "./ResilienceError.ts"
 import { CurrentResilienceObserver } from "./ResilienceObserver.ts"
 import * as Timeout from "./Timeout.ts"
 import type { TimeoutImpl } from "./TimeoutImpl.ts"
@@ -238,7 +237,7 @@ class SharedCircuitBreaker {
   ): Effect.Effect<A, E | ResilienceError, R> {
     if (reason._tag === "CircuitBreakerStoreError" && this.onStoreError === "local") return this.local.execute(effect)
     const retryAfter = reason._tag === "CircuitOpen" ? reason.retryAfter : storePause
-    return Effect.fail(resilienceError(refusal(CircuitOpen, { _tag: "CircuitOpen", name: this.name, retryAfter })))
+    return Effect.fail(resilienceError(circuitOpen(this.name, retryAfter)))
   }
 
   private look(): Effect.Effect<Snapshot> {
