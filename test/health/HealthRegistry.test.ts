@@ -129,18 +129,21 @@ describe("HealthRegistry", () => {
 
   it.effect("starts one run for all who ask together, however often fibers yield", () =>
     Effect.gen(function*() {
-      for (let ops = 3; ops <= 64; ops++) {
-        yield* withRegistry((registry) =>
-          Effect.gen(function*() {
-            const { check, state } = counting()
-            state.answer = Effect.as(Effect.yieldNow, true)
-            yield* registry.register(check)
-            yield* Effect.forEach(Array.from({ length: 50 }), () => Effect.andThen(Effect.void, registry.reportAll), {
-              concurrency: "unbounded"
+      for (let ops = 3; ops <= 16; ops++) {
+        // All come after so many operations, so that all yield at the same place.
+        for (let before = 0; before <= 16; before++) {
+          yield* withRegistry((registry) =>
+            Effect.gen(function*() {
+              const { check, state } = counting()
+              state.answer = Effect.as(Effect.yieldNow, true)
+              yield* registry.register(check)
+              let asking: Effect.Effect<unknown, unknown> = registry.check("counting")
+              for (let i = 0; i < before; i++) asking = Effect.andThen(Effect.void, asking)
+              yield* Effect.forEach(Array.from({ length: 10 }), () => asking, { concurrency: "unbounded" })
+              assert.strictEqual(state.runs, 1)
             })
-            assert.strictEqual(state.runs, 1)
-          })
-        ).pipe(Effect.provideService(Scheduler.MaxOpsBeforeYield, ops))
+          ).pipe(Effect.provideService(Scheduler.MaxOpsBeforeYield, ops))
+        }
       }
     }))
 

@@ -1,6 +1,20 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Deferred, Effect, Exit, Fiber, Logger, Metric, Option, Scheduler, Tracer } from "effect"
-import { CurrentCall, McpRequest } from "effect-toolops/observe"
+import {
+  Cause,
+  Config,
+  ConfigProvider,
+  Context,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Logger,
+  Metric,
+  Option,
+  Scheduler,
+  Tracer
+} from "effect"
+import { CurrentCall, McpRequest, ObserveMiddleware } from "effect-toolops/observe"
 import { TestClock } from "effect/testing"
 import { attributes, observed, search } from "./observed.ts"
 
@@ -220,4 +234,50 @@ describe("ObserveMiddleware", () => {
       assert.isTrue(Exit.isFailure(exit) && Cause.squash(exit.cause) === hostile)
     })
   })
+
+  it.effect("keeps an unsampled parent that the client sent for what happens inside", () => {
+    const { run, spans } = observed()
+    const client = Tracer.externalSpan({ traceId: "a".repeat(32), spanId: "b".repeat(16), sampled: false })
+    const http = Tracer.externalSpan({ traceId: "c".repeat(32), spanId: "d".repeat(16) })
+    return run((pipeline) => pipeline.run({ tool: search }, Effect.currentParentSpan)).pipe(
+      Effect.provideService(McpRequest.CurrentMcpRequest, { parent: client }),
+      Effect.withParentSpan(http),
+      Effect.map((parent) => {
+        assert.strictEqual(parent, client)
+        assert.strictEqual(spans.length, 0)
+      })
+    )
+  })
+
+  it.effect("tells a tool that calls another as two calls, one inside of the other", () => {
+    const { lines, run, spans } = observed()
+    return run((pipeline) =>
+      pipeline.run({ tool: search, callId: "outer" }, pipeline.run({ tool: search, callId: "inner" }, Effect.void))
+    ).pipe(Effect.map(() => {
+      assert.deepStrictEqual(lines.map(({ line }) => line.callId), ["inner", "outer"])
+      assert.deepStrictEqual(
+        spans.slice(1).map((span) => Option.getOrUndefined(span.parent)?.spanId),
+        spans.slice(0, -1).map((span) => span.spanId)
+      )
+    }))
+  })
+
+  it.effect("takes its options from the configuration, and refuses nonsense", () =>
+    Effect.gen(function*() {
+      const layer = ObserveMiddleware.layerConfig({
+        spans: Config.Boolean("SPANS"),
+        metrics: Config.Boolean("METRICS"),
+        log: Config.succeed(false)
+      })
+      const provider = ConfigProvider.fromEnvRecord({ SPANS: "false", METRICS: "false" })
+      const stage = yield* ObserveMiddleware.ObserveMiddleware.pipe(
+        Effect.provide(layer),
+        Effect.provideService(ConfigProvider.ConfigProvider, provider)
+      )
+      assert.isUndefined(stage.forExecution)
+      assert.throws(() => ObserveMiddleware.layer({ maxTools: 0 }), "maxTools must be an integer >= 1, got 0")
+      assert.throws(() => ObserveMiddleware.layer({ repeatedRefusals: 0.5 }), "repeatedRefusals")
+      assert.throws(() => ObserveMiddleware.layer({ captures: {} } as never), "unknown option \"captures\"")
+      assert.throws(() => ObserveMiddleware.layer({ capture: { args: true } } as never), "unknown option \"args\"")
+    }))
 })
