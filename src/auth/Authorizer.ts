@@ -6,6 +6,7 @@
  *
  * @since 0.1.0
  */
+import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -154,11 +155,10 @@ export const fromDecisions = (
   return {
     authorize: (request) => {
       const decided = decide(request)
-      // The common answer is there already and needs no change: then it is handed on as it is.
-      if (settled(decided) && decided._tag === "Success" && decided.value.allow && request.tool.scopes.length === 0) {
-        return decided
-      }
-      return Effect.map(decided, (value) => settle(request, value))
+      // The common answer is there already, and where nothing changes it is handed on as it is.
+      if (!settled(decided) || decided._tag === "Failure") return Effect.map(decided, (value) => settle(request, value))
+      const value = settle(request, decided.value)
+      return value === decided.value ? decided : Effect.succeed(value)
     }
   }
 }
@@ -198,8 +198,9 @@ const toDecision = (verdict: Verdict): Decision => {
  * @category constructors
  * @since 0.1.0
  */
-export const make = (policy: Policy, options?: Options): Service =>
-  fromDecisions(
+export const make = (policy: Policy, options: Options = {}): Service => {
+  Check.known("Authorizer.make", options, ["mode", "scopeHierarchy"])
+  return fromDecisions(
     "Authorizer.make",
     (request) =>
       Effect.suspend(() => {
@@ -208,6 +209,7 @@ export const make = (policy: Policy, options?: Options): Service =>
       }),
     options
   )
+}
 
 /**
  * An authorizer that can be exchanged while calls run: each check sees one whole policy, the one that the reference
@@ -228,6 +230,18 @@ export const fromRef = (ref: Ref.Ref<Service>): Service => ({
  */
 export const layer = (policy: Policy, options?: Options): Layer.Layer<Authorizer> =>
   Layer.sync(Authorizer, () => make(policy, options))
+
+/**
+ * Provides `layer` with options from configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  policy: Policy,
+  options: Config.Wrap<Options>
+): Layer.Layer<Authorizer, Config.ConfigError> =>
+  Layer.effect(Authorizer, Effect.map(Config.unwrap(options), (value) => make(policy, value)))
 
 /**
  * Provides the authorizer that a reference holds. See `fromRef`.

@@ -7,6 +7,7 @@
  *
  * @since 0.1.0
  */
+import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as HttpApiMiddleware from "effect/http-api/HttpApiMiddleware"
 import * as HttpRouter from "effect/http/HttpRouter"
@@ -277,6 +278,17 @@ export const layerHttpApi = (options: Options = {}): Layer.Layer<HttpApiAuth, ne
 }
 
 /**
+ * Provides `layerHttpApi` with options from configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerHttpApiConfig = (
+  options: Config.Wrap<Options>
+): Layer.Layer<HttpApiAuth, Config.ConfigError, Authenticator.Authenticator> =>
+  Layer.unwrap(Effect.map(Config.unwrap(options), layerHttpApi))
+
+/**
  * Serves the document of RFC 9728, which tells clients where to get a token: at the well-known path with the path of the
  * resource behind it, and at the bare well-known path, where clients look next.
  *
@@ -298,3 +310,14 @@ export const layerMetadata = (metadata: Metadata): Layer.Layer<never, never, Htt
     Effect.forEach(paths, (path) => router.add("GET", path as HttpRouter.PathInput, document), { discard: true })
   )
 }
+
+/**
+ * Provides `layerMetadata` with the document from configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerMetadataConfig = (
+  metadata: Config.Wrap<Metadata>
+): Layer.Layer<never, Config.ConfigError, HttpRouter.HttpRouter> =>
+  Layer.unwrap(Effect.map(Config.unwrap(metadata), layerMetadata))

@@ -46,7 +46,8 @@ export type Algorithm = JwtKey.Algorithm
  * - `audience`: who this server is; `aud` must name it, or one of the list.
  * - `typ`: `JWT` takes tokens whose `typ` is absent, `JWT` or `at+jwt`; `at+jwt` takes access tokens of RFC 9068 alone,
  *   with all claims that it requires. Default `JWT`.
- * - `clockTolerance`: how far the issuer's clock may be off. Default 30 seconds, at most 5 minutes.
+ * - `clockTolerance`: how far the issuer's clock may be off. Default 30 seconds, at most 5 minutes. The `expiresAt` of an
+ *   identity has it included: it is the moment from which the token is refused.
  * - `maxTokenAge`: how long after `iat` a token is taken at most; `iat` is required then. Default none.
  * - `maxBytes`: the longest token that is looked at. Default 16,384, which is also the most.
  * - `principalClaim`: default `sub`. `tenantClaim`: default none. `rolesClaim`: default `roles`. A list is a path:
