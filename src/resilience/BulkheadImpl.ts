@@ -146,9 +146,13 @@ export class BulkheadImpl {
     return active === 0 && queued === 0
   }
 
+  hasFreeSlot(): boolean {
+    return this.#counts.ref.current.active < this.settings.maxConcurrent
+  }
+
   /** Takes a free slot, if there is one. Nobody waits while there is. */
   take(): boolean {
-    if (this.#counts.ref.current.active >= this.settings.maxConcurrent) return false
+    if (!this.hasFreeSlot()) return false
     this.#change(1, 0, 0)
     return true
   }

@@ -7,10 +7,14 @@
 import type * as Effect from "effect/Effect"
 import type { CallRecord } from "../CallRecord.ts"
 import type { Bulkhead } from "./Bulkhead.ts"
+import { BulkheadImpl } from "./BulkheadImpl.ts"
 import type { CircuitBreaker } from "./CircuitBreaker.ts"
+import { CircuitBreakerImpl } from "./CircuitBreakerImpl.ts"
+import { guarded } from "./GuardedCall.ts"
 import type { Hedge } from "./Hedge.ts"
 import type { ResilienceError } from "./ResilienceError.ts"
 import type { Retrier } from "./Retry.ts"
+import { RetryImpl } from "./RetryImpl.ts"
 import type { Timeout } from "./Timeout.ts"
 import { TimeoutImpl } from "./TimeoutImpl.ts"
 
@@ -47,6 +51,16 @@ const totalOf = (timeout: Timeout["Service"]): Composite =>
 
 /** @internal */
 export const compose = (parts: Parts): Composite => {
+  const around = composeAll(parts)
+  const { breaker, bulkhead, hedge, retry, timeout } = parts
+  return breaker instanceof CircuitBreakerImpl && bulkhead instanceof BulkheadImpl &&
+      timeout instanceof TimeoutImpl && timeout.settings.timeout !== Infinity && timeout.settings.total === Infinity &&
+      (retry === undefined || retry instanceof RetryImpl) && hedge === undefined
+    ? guarded({ bulkhead, breaker, retry, timeout, around })
+    : around
+}
+
+const composeAll = (parts: Parts): Composite => {
   const { breaker, bulkhead, hedge, retry, timeout } = parts
   const runs: Array<Composite> = []
   if (timeout !== undefined) runs.push(runOf(timeout))

@@ -10,16 +10,7 @@
  *
  * @since 0.1.0
  */
-import * as Clock from "effect/Clock"
-import * as Context from "effect/Context"
-import type * as Fiber from "effect/Fiber"
-
-const hostClock = Context.get(Context.empty(), Clock.Clock)
-
-/** @internal Says whether time passes for the fiber as it does for the host. */
-export const hasHostClock = (fiber: Fiber.Fiber<unknown, unknown>): boolean => fiber.getRef(Clock.Clock) === hostClock
-
-const now = (): number => Number(hostClock.monotonicTimeNanosUnsafe()) / 1_000_000
+import { hostClock, monotonicMillisOf } from "../internal/monotonic.ts"
 
 const longestSleepMillis = 1000
 
@@ -31,7 +22,8 @@ interface HostTimer {
 
 /** @internal */
 export interface Entry {
-  deadline: number
+  /** On the monotonic clock, in milliseconds. Set as long as the entry is in a list. */
+  deadline: number | undefined
   previous: Entry | undefined
   next: Entry | undefined
   /** Called once when the time is up, after the entry has left its list. */
@@ -50,7 +42,7 @@ export class DeadlineList {
     if (this.#last === undefined) this.first = entry
     else this.#last.next = entry
     this.#last = entry
-    watch(this, entry.deadline)
+    watch(this, entry.deadline!)
   }
 
   remove(entry: Entry): void {
@@ -78,10 +70,10 @@ const watch = (list: DeadlineList, deadline: number): void => {
     lists.push(list)
   }
   if (isLooking) return
-  if (timer === undefined) arm(deadline, now())
+  if (timer === undefined) arm(deadline, monotonicMillisOf(hostClock))
   else if (deadline < timerAt) {
     clearTimeout(timer as ReturnType<typeof setTimeout>)
-    arm(deadline, now())
+    arm(deadline, monotonicMillisOf(hostClock))
   } else if (entries === 1) timer.ref?.()
 }
 
@@ -106,11 +98,11 @@ const look = (): void => {
   timer = undefined
   isLooking = true
   let earliest = Infinity
-  const time = now()
+  const time = monotonicMillisOf(hostClock)
   try {
     for (let i = lists.length - 1; i >= 0; i--) {
       const list = lists[i]!
-      for (let entry = list.first; entry !== undefined && entry.deadline <= time; entry = list.first) {
+      for (let entry = list.first; entry !== undefined && entry.deadline! <= time; entry = list.first) {
         list.remove(entry)
         entry.expire()
       }
@@ -119,7 +111,7 @@ const look = (): void => {
     isLooking = false
     for (let i = lists.length - 1; i >= 0; i--) {
       const list = lists[i]!
-      if (list.first !== undefined) earliest = Math.min(earliest, list.first.deadline)
+      if (list.first !== undefined) earliest = Math.min(earliest, list.first.deadline!)
       else {
         list.isWatched = false
         lists[i] = lists[lists.length - 1]!

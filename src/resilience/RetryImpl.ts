@@ -164,11 +164,15 @@ export class RetryImpl implements Retrier<ResilienceError> {
         },
         onFailure: (cause) => {
           fiber.setContext(outside)
+          if (!this.isWorthAnother(cause)) {
+            frame.isOver = true
+            return Effect.failCause(cause)
+          }
           const again = Effect.updateContext(
             effect,
             (context: Context.Context<R>) => Context.add(context, CurrentSlot, frame)
           )
-          return Effect.onExitPrimitive(this.failed(fiber, frame, again, cause), () => {
+          return Effect.onExitPrimitive(this.again(fiber, frame, again, cause), () => {
             frame.isOver = true
             return undefined
           })
@@ -189,18 +193,20 @@ export class RetryImpl implements Retrier<ResilienceError> {
     frame.budget = this.budget
   }
 
-  /** What becomes of a call in `frame` whose first attempt failed with `cause`. `again` makes the other attempts. */
-  failed<A, E, R>(
+  /** Whether a failure is a typed one, and one to try again after. */
+  isWorthAnother(cause: Cause.Cause<unknown>): boolean {
+    const fail = Cause.findFail(cause)
+    return Result.isSuccess(fail) && !Cause.hasDies(cause) && this.settings.retryIf(fail.success.error)
+  }
+
+  /** Makes the other attempts of a call in `frame` whose first one failed with `cause`. */
+  again<A, E, R>(
     fiber: Fiber.Fiber<unknown, unknown>,
     frame: Frame,
-    again: Effect.Effect<A, E, R>,
+    attempt: Effect.Effect<A, E, R>,
     cause: Cause.Cause<E>
   ): Effect.Effect<A, E | ResilienceError, R> {
-    const fail = Cause.findFail(cause)
-    if (Result.isFailure(fail) || Cause.hasDies(cause) || !this.settings.retryIf(fail.success.error)) {
-      return Effect.failCause(cause)
-    }
     frame.isRepetition = true
-    return new Attempts(this, fiber, frame).run(again, cause)
+    return new Attempts(this, fiber, frame).run(attempt, cause)
   }
 }

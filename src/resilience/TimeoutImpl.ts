@@ -12,9 +12,9 @@ import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type { CallRecord } from "../CallRecord.ts"
-import { monotonicMillis } from "../internal/monotonic.ts"
+import { hostClock, monotonicMillisOf } from "../internal/monotonic.ts"
 import { refusal } from "../internal/refusal.ts"
-import { DeadlineList, type Entry, hasHostClock } from "./DeadlineList.ts"
+import { DeadlineList, type Entry } from "./DeadlineList.ts"
 import { Frame } from "./Frame.ts"
 import { type ResilienceError, resilienceError, TimedOut } from "./ResilienceError.ts"
 import type { ResilienceObserver } from "./ResilienceObserver.ts"
@@ -29,50 +29,54 @@ export interface Settings {
   readonly grace: number
 }
 
-/** A time to live, and the calls that have it. */
-class Limit {
+/** @internal A time to live, and the calls that have it. */
+export class Limit {
+  readonly timeout: TimeoutImpl
   readonly millis: number
   readonly reason: TimedOut
   readonly list: DeadlineList = new DeadlineList()
 
-  constructor(name: string, millis: number) {
+  constructor(timeout: TimeoutImpl, millis: number) {
+    this.timeout = timeout
     this.millis = millis
-    this.reason = refusal(TimedOut, { _tag: "TimedOut", name, timeout: Duration.millis(millis) })
+    this.reason = refusal(TimedOut, { _tag: "TimedOut", name: timeout.name, timeout: Duration.millis(millis) })
   }
 }
 
-type Resume = (effect: Effect.Effect<any, any>) => void
+/** @internal Continues the caller's fiber, which knows the types. */
+export type Resume = (effect: Effect.Effect<any, any, any>) => void
 
-const running = 0
-/** The time is up, and the work is told to stop. */
-const stopping = 1
-/** The caller was answered, and the work still runs. */
-const left = 2
-/** The caller was interrupted, and waits for the work to end. */
-const abandoned = 3
-const ended = 4
+/**
+ * - `running`: the work runs and has time. `stopping`: the time is up, and the work is told to stop.
+ * - `left`: the caller was answered, and the work still runs.
+ * - `abandoned`: the caller was interrupted, and waits for the work to end. `ended`: the work has ended.
+ *
+ * @internal
+ */
+export type State = "running" | "stopping" | "left" | "abandoned" | "ended"
 
 /**
  * One execution. It is the frame around the work, its own entry in the list of deadlines, and the effect that is run when
  * the caller is interrupted.
+ *
+ * @internal
  */
-class Execution extends Effectable.Mixin(Frame) implements Entry {
-  override deadline: number
-  readonly timeout: TimeoutImpl
+export class TimeoutExecution extends Effectable.Mixin(Frame) implements Entry {
+  override deadline: number | undefined
   readonly limit: Limit
+  readonly clock: Clock.Clock
   readonly caller: Fiber.Fiber<unknown, unknown>
   readonly resume: Resume
   readonly record: CallRecord | undefined
   previous: Entry | undefined = undefined
   next: Entry | undefined = undefined
+  /** Undefined where the work ended without ever waiting. */
   work: Fiber.Fiber<unknown, unknown> | undefined = undefined
-  state: number = running
-  isListed = false
+  state: State = "running"
   /** Sleeps until the deadline where the clock is not the host's, and through the grace time. */
   sleeper: Fiber.Fiber<void> | undefined = undefined
 
   constructor(
-    timeout: TimeoutImpl,
     limit: Limit,
     parent: Slot | undefined,
     caller: Fiber.Fiber<unknown, unknown>,
@@ -80,106 +84,107 @@ class Execution extends Effectable.Mixin(Frame) implements Entry {
     record: CallRecord | undefined
   ) {
     super(parent)
-    this.timeout = timeout
     this.limit = limit
     this.caller = caller
     this.resume = resume
     this.record = record
-    this.deadline = monotonicMillis(caller) + limit.millis
+    this.clock = caller.getRef(Clock.Clock)
+    this.deadline = monotonicMillisOf(this.clock) + limit.millis
   }
 
-  start<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<void> | undefined {
+  /** Starts the work. To be called where the caller's fiber begins to wait, and answered with what this gives. */
+  start<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<void> {
     // The requirements of `effect` are those of the caller, whose context this is.
     const context = Context.add(this.caller.context as Context.Context<R>, CurrentSlot, this)
     const work = Effect.runForkWith(context)(effect)
     const exit = work.pollUnsafe()
     if (exit !== undefined) {
+      this.state = "ended"
       this.isOver = true
-      this.resume(exit)
-      return undefined
+      this.finish(exit)
+      return this
     }
     this.work = work
+    if (this.clock === hostClock) this.limit.list.push(this)
+    else this.sleep(this.limit.millis, () => this.expire())
     work.addObserver((exit) => this.end(exit))
-    if (hasHostClock(this.caller)) {
-      this.isListed = true
-      this.limit.list.push(this)
-    } else {
-      this.sleep(this.limit.millis, () => this.expire())
-    }
     return this
   }
 
   /** The work has ended, in time or not. */
   end(exit: Exit.Exit<unknown, unknown>): void {
-    const before = this.state
-    this.state = ended
+    const { state } = this
+    if (state === "running" || state === "stopping") this.disarm()
+    this.state = "ended"
     this.isOver = true
-    switch (before) {
-      case running:
-        this.disarm()
-        return this.resume(exit)
-      case stopping:
-        this.disarm()
-        return this.answer()
-      case left:
-        this.timeout.running -= 1
-        this.timeout.late += 1
-        this.timeout.observer?.onLateResult?.(this.timeout.name)
-        if (this.record !== undefined) this.record.lateResults += 1
+    if (state === "running") this.finish(exit)
+    else if (state === "stopping") this.finish(this.timedOut())
+    else if (state === "left") {
+      const { timeout } = this.limit
+      timeout.running -= 1
+      timeout.late += 1
+      timeout.observer?.onLateResult?.(timeout.name)
+      if (this.record !== undefined) this.record.lateResults += 1
     }
+  }
+
+  /** What the caller is answered. */
+  finish(exit: Exit.Exit<unknown, unknown>): void {
+    this.resume(exit)
   }
 
   /** The time is up. */
   expire(): void {
+    const { timeout } = this.limit
     const work = this.work!
     const canStop = isInterruptible(work)
-    this.state = stopping
-    this.isListed = false
+    this.state = "stopping"
     this.sleeper = undefined
-    this.timeout.timedOut += 1
-    this.timeout.observer?.onTimeout?.(this.timeout.name)
+    timeout.timedOut += 1
+    timeout.observer?.onTimeout?.(timeout.name)
     work.interruptUnsafe(this.caller.id)
-    if (this.state !== stopping) return
-    const { grace } = this.timeout.settings
+    // Nearly always it has ended by now, and the caller was answered.
+    if (work.pollUnsafe() !== undefined) return
+    const { grace } = timeout.settings
     if (canStop && grace > 0) this.sleep(grace, () => this.leave())
     else this.leave()
   }
 
   /** Answers although the work still runs. */
   leave(): void {
-    this.state = left
+    this.state = "left"
     this.sleeper = undefined
-    this.timeout.running += 1
-    lingering(this.parent, this.work!)
-    this.answer()
+    this.limit.timeout.running += 1
+    lingering(this, this.work!)
+    this.finish(this.timedOut())
   }
 
-  answer(): void {
+  timedOut(): Exit.Exit<never, ResilienceError> {
     const error = resilienceError(this.limit.reason)
-    this.resume(Effect.fail(this.record === undefined ? error : this.record.refuse("timed_out", error)))
+    return Exit.fail(this.record === undefined ? error : this.record.refuse("timed_out", error))
   }
 
   /** The caller was interrupted. That is no timeout; the work goes with it and is waited for like any child. */
   asEffect(): Effect.Effect<void> {
-    this.disarm()
-    this.state = abandoned
-    return Fiber.interrupt(this.work!)
+    if (this.state === "running" || this.state === "stopping") {
+      this.disarm()
+      this.state = "abandoned"
+    }
+    return this.state === "abandoned" ? Fiber.interrupt(this.work!) : Effect.void
   }
 
   disarm(): void {
-    if (this.isListed) {
-      this.isListed = false
-      this.limit.list.remove(this)
-    } else if (this.sleeper !== undefined) {
+    if (this.sleeper !== undefined) {
       const sleeper = this.sleeper
       this.sleeper = undefined
       sleeper.interruptUnsafe()
+    } else if (this.state === "running") {
+      this.limit.list.remove(this)
     }
   }
 
   sleep(millis: number, wake: () => void): void {
-    const clock = this.caller.getRef(Clock.Clock)
-    const sleeper = Effect.runForkWith(this.caller.context)(clock.sleep(Duration.millis(millis)))
+    const sleeper = Effect.runForkWith(this.caller.context)(this.clock.sleep(Duration.millis(millis)))
     this.sleeper = sleeper
     sleeper.addObserver((exit) => {
       if (Exit.isSuccess(exit)) wake()
@@ -201,20 +206,20 @@ export class TimeoutImpl {
   running = 0
   late = 0
   readonly observer: ResilienceObserver | undefined
-  readonly #timeout: Limit
-  readonly #total: Limit
+  readonly limit: Limit
+  readonly total: Limit
 
   constructor(settings: Settings, observer: ResilienceObserver | undefined) {
     this.name = settings.name
     this.observer = observer
     this.settings = settings
     this.snapshot = Effect.sync(() => ({ timedOut: this.timedOut, running: this.running, late: this.late }))
-    this.#timeout = new Limit(settings.name, settings.timeout)
-    this.#total = new Limit(settings.name, settings.total)
+    this.limit = new Limit(this, settings.timeout)
+    this.total = new Limit(this, settings.total)
   }
 
   execute<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | ResilienceError, R> {
-    return this.#limit(effect, this.#timeout, undefined)
+    return limited(this.limit, effect, undefined)
   }
 
   /** `execute` for a tool call: a timeout and a late result are noted in its record. */
@@ -222,11 +227,11 @@ export class TimeoutImpl {
     effect: Effect.Effect<A, E, R>,
     record: CallRecord | undefined
   ): Effect.Effect<A, E | ResilienceError, R> {
-    return this.#limit(effect, this.#timeout, record)
+    return limited(this.limit, effect, record)
   }
 
   executeTotal<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | ResilienceError, R> {
-    return this.#limit(effect, this.#total, undefined)
+    return limited(this.total, effect, undefined)
   }
 
   /** `executeTotal` for a tool call. */
@@ -234,31 +239,26 @@ export class TimeoutImpl {
     effect: Effect.Effect<A, E, R>,
     record: CallRecord | undefined
   ): Effect.Effect<A, E | ResilienceError, R> {
-    return this.#limit(effect, this.#total, record)
+    return limited(this.total, effect, record)
   }
+}
 
-  /** `executeFor` inside a slot that the caller's context does not know. There must be a limit. */
-  executeWithin<A, E, R>(
-    slot: Slot | undefined,
-    effect: Effect.Effect<A, E, R>,
-    record: CallRecord | undefined
-  ): Effect.Effect<A, E | ResilienceError, R> {
-    return Effect.callback((resume) =>
-      new Execution(this, this.#timeout, slot, Fiber.getCurrent()!, resume, record).start(effect)
-    )
-  }
-
-  #limit<A, E, R>(
-    effect: Effect.Effect<A, E, R>,
-    limit: Limit,
-    record: CallRecord | undefined
-  ): Effect.Effect<A, E | ResilienceError, R> {
-    if (limit.millis === Infinity) return effect
-    // The work starts while the caller registers its wait, so there is no step at which it has started and an
-    // interruption of the caller would not reach it.
-    return Effect.callback((resume) => {
-      const caller = Fiber.getCurrent()!
-      return new Execution(this, limit, caller.getRef(CurrentSlot), caller, resume, record).start(effect)
-    })
-  }
+/**
+ * Runs `effect` with a limit, in the innermost slot that the caller's context knows or in `slot`.
+ *
+ * @internal
+ */
+export const limited = <A, E, R>(
+  limit: Limit,
+  effect: Effect.Effect<A, E, R>,
+  record: CallRecord | undefined,
+  slot?: Slot
+): Effect.Effect<A, E | ResilienceError, R> => {
+  if (limit.millis === Infinity) return effect
+  // The work starts while the caller begins to wait, so there is no step at which it has started and an interruption of
+  // the caller would not reach it.
+  return Effect.callback((resume) => {
+    const caller = Fiber.getCurrent()!
+    return new TimeoutExecution(limit, slot ?? caller.getRef(CurrentSlot), caller, resume, record).start(effect)
+  })
 }
