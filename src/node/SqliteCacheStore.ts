@@ -61,6 +61,9 @@ const reopenMillis = 1000
 /** A file is moved aside no more often than this, so that a disk that damages files is not filled with them. */
 const rebuildMillis = 10_000
 
+/** Labels that wait until the file can be used again. Beyond it, everything is invalidated then. */
+const maxOwed = 10_000
+
 /** Entries deleted in one transaction, so that a large invalidation does not hold up the event loop. */
 const step = 500
 
@@ -70,6 +73,7 @@ class SqliteStore implements Store {
   #file: CacheFile | undefined = undefined
   #triedAt = -Infinity
   #rebuiltAt = -Infinity
+  #owed: Set<string> | "all" = new Set()
   #errors = 0
   #evictions = 0
 
@@ -118,13 +122,22 @@ class SqliteStore implements Store {
   readonly remove = (key: string): Effect.Effect<void, CacheError.CacheError> => this.#use((file) => file.remove(key))
 
   readonly invalidate = (labels: ReadonlyArray<string>): Effect.Effect<void, CacheError.CacheError> =>
-    Effect.andThen(
-      this.#use((file) => file.markInvalid(labels)),
-      this.#inSteps((file) => file.removeLabelled(labels, step))
+    Effect.onError(
+      Effect.andThen(
+        this.#use((file) => file.markInvalid(labels)),
+        this.#inSteps((file) => file.removeLabelled(labels, step))
+      ),
+      () => Effect.sync(() => this.#owe(labels))
     )
 
   readonly clear: Effect.Effect<void, CacheError.CacheError> = Effect.suspend(() =>
-    Effect.andThen(this.#use((file) => file.markAllInvalid()), this.#inSteps((file) => file.removeAny(step)))
+    Effect.onError(
+      Effect.andThen(this.#use((file) => file.markAllInvalid()), this.#inSteps((file) => file.removeAny(step))),
+      () =>
+        Effect.sync(() => {
+          this.#owed = "all"
+        })
+    )
   )
 
   readonly mark: Effect.Effect<unknown, CacheError.CacheError> = Effect.suspend(() => this.#use((file) => file.mark()))
@@ -155,12 +168,34 @@ class SqliteStore implements Store {
     return Effect.withFiber((fiber) => {
       try {
         const file = this.#open(fiber)
-        if (file !== undefined) return Effect.succeed(operation(file, fiber))
+        if (file !== undefined) {
+          if (this.#owed === "all" || this.#owed.size > 0) this.#pay(file)
+          return Effect.succeed(operation(file, fiber))
+        }
       } catch (cause) {
         return this.#failed(cause, fiber)
       }
       return this.#failed(undefined, fiber)
     })
+  }
+
+  #owe(labels: ReadonlyArray<string>): void {
+    if (this.#owed === "all") return
+    if (this.#owed.size + labels.length > maxOwed) this.#owed = "all"
+    else for (const label of labels) this.#owed.add(label)
+  }
+
+  // What could not be invalidated when it should have been is, before anything is read again.
+  #pay(file: CacheFile): void {
+    if (this.#owed === "all") {
+      file.markAllInvalid()
+      while (file.removeAny(step) >= step);
+    } else {
+      const labels = Array.from(this.#owed)
+      file.markInvalid(labels)
+      while (file.removeLabelled(labels, step) >= step);
+    }
+    this.#owed = new Set()
   }
 
   #open(fiber: Fiber.Fiber<unknown, unknown>): CacheFile | undefined {

@@ -511,6 +511,27 @@ describe("CacheMiddleware", () => {
     })
   })
 
+  it.effect("gives no old answer that was invalidated while the call failed", () =>
+    Effect.gen(function*() {
+      const p = yield* pipelineOf
+      const cache = yield* ToolCache.ToolCache
+      const tool = ToolMeta.make({ name: "sie", readOnly: true, policy: { ttl: "1 second", staleIfError: "1 hour" } })
+      const down = { code: "ECONNRESET" }
+      let isDown = false
+      const call = p.run(
+        { tool },
+        Effect.suspend(() =>
+          isDown
+            ? Effect.andThen(Effect.orDie(cache.invalidate({ tool: "sie" })), Effect.fail(down))
+            : Effect.succeed(1)
+        )
+      )
+      yield* call
+      yield* TestClock.adjust("2 seconds")
+      isDown = true
+      assert.deepStrictEqual(yield* Effect.exit(call), Exit.fail(down))
+    }).pipe(Effect.provide(cached())))
+
   describe("writes", () => {
     const read = ToolMeta.make({
       namespace: "crm",

@@ -208,6 +208,24 @@ describe("SqliteCacheStore", () => {
       }).pipe(Effect.provide(cached({ store: SqliteCacheStore.layer({ path, busyTimeout: 5 }) })))
     }))
 
+  it.effect("makes up for an invalidation that a lock kept it from, before it gives an answer again", () =>
+    Effect.gen(function*() {
+      const path = fresh()
+      yield* withStore({ path, busyTimeout: 5 }, (store) =>
+        Effect.gen(function*() {
+          for (const forget of [store.invalidate(["tag:x"]), store.clear]) {
+            yield* store.set("k", entry("1", { labels: ["tag:x"] }))
+            const other = new DatabaseSync(path)
+            other.exec("BEGIN IMMEDIATE")
+            assert.strictEqual((yield* Effect.exit(forget))._tag, "Failure")
+            assert.strictEqual((yield* Effect.exit(store.get("k")))._tag, "Failure")
+            other.exec("ROLLBACK")
+            other.close()
+            assert.isUndefined(yield* store.get("k"))
+          }
+        }))
+    }))
+
   it.effect("answers calls when the file cannot be made, and begins it when it can", () =>
     Effect.gen(function*() {
       const path = join(folder, "later", "cache.db")

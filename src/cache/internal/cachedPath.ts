@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
+import type { Identity } from "../../auth/Identity.ts"
 import type { CallRecord } from "../../CallRecord.ts"
 import { monotonicMillis } from "../../internal/monotonic.ts"
 import * as Check from "../../internal/options.ts"
@@ -70,14 +71,13 @@ export class CachedPath {
         return next
       }
       record.cacheKey = key
-      const labels = this.tool.labelsOf(identity)
       if (mode === "refresh") {
         // Who asks for a new answer must not be given, nor have stored over it, one that was begun before.
         this.engine.flights.detach((flight) => flight.key === key)
-        return this.#fly(key, new Call(this, fiber, call, next, labels, undefined, "forced"))
+        return this.#fly(key, new Call(this, fiber, call, next, identity, undefined, "forced"))
       }
       const landings = this.engine.landings
-      const found = (entry: Entry | undefined) => this.#found(fiber, call, next, key, labels, landings, entry)
+      const found = (entry: Entry | undefined) => this.#found(fiber, call, next, key, identity, landings, entry)
       return Effect.matchCauseEffect(store.get(key), {
         onSuccess: found,
         onFailure: (cause) => Effect.flatMap(this.engine.failed(cause), found)
@@ -90,38 +90,55 @@ export class CachedPath {
     call: ToolCall,
     next: Effect.Effect<A, E, R>,
     key: string,
-    labels: ReadonlyArray<string>,
+    identity: Identity,
     landings: number,
     found: Entry | undefined
   ): Effect.Effect<A, E, R> {
     const { counters } = this.engine
     const entry = this.engine.check(found, key, fiber)
-    if (entry === undefined) return this.#fly(key, new Call(this, fiber, call, next, labels, landings))
+    if (entry === undefined) return this.#fly(key, new Call(this, fiber, call, next, identity, landings))
     const late = monotonicMillis(fiber) - entry.freshUntil
     if (late < 0) {
       const value = this.decode(entry.text)
-      if (value === corrupt) return this.#fly(key, new Call(this, fiber, call, next, labels, landings))
+      if (value === corrupt) return this.#fly(key, new Call(this, fiber, call, next, identity, landings))
       counters.hits++
       call.record.cache = "hit"
       return Effect.succeed(value as A)
     }
     if (late < this.plan.revalidateMillis) {
       const value = this.decode(entry.text)
-      if (value === corrupt) return this.#fly(key, new Call(this, fiber, call, next, labels, landings))
+      if (value === corrupt) return this.#fly(key, new Call(this, fiber, call, next, identity, landings))
       counters.stale++
       call.record.cache = "stale"
-      return this.#revalidate(key, call, next, labels, value as A)
+      return this.#revalidate(key, call, next, identity, value as A)
     }
-    const flown = this.#fly<A, E, R>(key, new Call(this, fiber, call, next, labels, landings))
-    return this.plan.errorMillis === 0 ? flown : Effect.catch(flown, (error) => {
-      // Asked when the call has failed, which may be long after it began.
-      const now = monotonicMillis(fiber)
-      if (now - entry.freshUntil >= this.plan.errorMillis || !isUnavailable(error, this.policy.staleIf)) {
+    const flown = this.#fly<A, E, R>(key, new Call(this, fiber, call, next, identity, landings))
+    return this.plan.errorMillis === 0
+      ? flown
+      : Effect.catch(
+        flown,
+        (error) =>
+          isUnavailable(error, this.policy.staleIf) ? this.#staleOr<A, E>(fiber, call, key, error) : Effect.fail(error)
+      )
+  }
+
+  // Read again, long after the call began: the answer may be too old by now, or invalidated.
+  #staleOr<A, E>(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    call: ToolCall,
+    key: string,
+    error: E
+  ): Effect.Effect<A, E> {
+    const { engine } = this
+    const read = Effect.catchCause(engine.store.get(key), (cause) => engine.failed(cause))
+    return Effect.flatMap(read, (found) => {
+      const entry = engine.check(found, key, fiber)
+      if (entry === undefined || monotonicMillis(fiber) - entry.freshUntil >= this.plan.errorMillis) {
         return Effect.fail(error)
       }
       const value = this.decode(entry.text)
       if (value === corrupt) return Effect.fail(error)
-      counters.stale++
+      engine.counters.stale++
       call.record.cache = "stale"
       return Effect.succeed(value as A)
     })
@@ -137,7 +154,7 @@ export class CachedPath {
     key: string,
     call: ToolCall,
     next: Effect.Effect<A, E, R>,
-    labels: ReadonlyArray<string>,
+    identity: Identity,
     value: A
   ): Effect.Effect<A, never, R> {
     const { counters, flights } = this.engine
@@ -145,7 +162,7 @@ export class CachedPath {
     const refresh = Effect.withFiber((fiber) => {
       if (flights.byKey.has(key)) return Effect.void
       counters.refreshes++
-      return this.#fly<A, E, R>(key, new Call(this, fiber, call, next, labels, undefined, "background"))
+      return this.#fly<A, E, R>(key, new Call(this, fiber, call, next, identity, undefined, "background"))
     })
     return Effect.as(Effect.forkIn(Effect.ignoreCause(refresh), this.scope), value)
   }
@@ -163,7 +180,7 @@ class Call implements Caller {
   readonly fiber: Fiber.Fiber<unknown, unknown>
   readonly call: ToolCall
   readonly next: Effect.Effect<unknown, unknown, unknown>
-  readonly labels: ReadonlyArray<string>
+  readonly identity: Identity
   readonly landings: number | undefined
   readonly inBackground: boolean
   readonly isForced: boolean
@@ -173,7 +190,7 @@ class Call implements Caller {
     fiber: Fiber.Fiber<unknown, unknown>,
     call: ToolCall,
     next: Effect.Effect<unknown, unknown, unknown>,
-    labels: ReadonlyArray<string>,
+    identity: Identity,
     landings: number | undefined,
     kind: "asked" | "forced" | "background" = "asked"
   ) {
@@ -181,7 +198,7 @@ class Call implements Caller {
     this.fiber = fiber
     this.call = call
     this.next = next
-    this.labels = labels
+    this.identity = identity
     this.landings = landings
     this.inBackground = kind === "background"
     this.isForced = kind === "forced"
@@ -189,6 +206,10 @@ class Call implements Caller {
 
   get record(): CallRecord {
     return this.call.record
+  }
+
+  get labels(): ReadonlyArray<string> {
+    return this.path.tool.labelsOf(this.identity)
   }
 
   get hasTags(): boolean {
@@ -312,7 +333,7 @@ class Call implements Caller {
     if (!isKept || flight.detached) return Effect.succeed(value)
     const freshMillis = ttl * (1 - plan.jitter * this.fiber.getRef(Random.Random).nextDoubleUnsafe())
     const keepMillis = freshMillis + Math.max(plan.revalidateMillis, plan.errorMillis)
-    const labels = tags.length === 0 ? this.labels : [...this.labels, ...tags]
+    const labels = tags.length === 0 ? flight.labels : [...flight.labels, ...tags]
     return Effect.matchCauseEffect(engine.store.set(flight.key, { text, freshMillis, keepMillis, labels, mark }), {
       onSuccess: () => {
         engine.landings++
@@ -354,5 +375,12 @@ class Call implements Caller {
 
 const noLabels: ReadonlyArray<string> = []
 
-const has = (value: unknown, name: string, expected: unknown): boolean =>
-  typeof value === "object" && value !== null && (value as { readonly [name: string]: unknown })[name] === expected
+const has = (value: unknown, name: string, expected: unknown): boolean => {
+  try {
+    return typeof value === "object" && value !== null &&
+      (value as { readonly [name: string]: unknown })[name] === expected
+  } catch {
+    // An accessor that throws says nothing.
+    return false
+  }
+}

@@ -324,7 +324,17 @@ export class RedisStore implements Store {
       if (this.#isDown) return Effect.void
       this.#isDown = true
       this.#leases.clear()
-      const question = Effect.andThen(Effect.sleep(this.#options.retryMillis), this.#redis.send("PING"))
+      const question = Effect.andThen(
+        Effect.sleep(this.#options.retryMillis),
+        Effect.withFiber((fiber) => {
+          const asked = monotonicMillis(fiber)
+          return Effect.flatMap(this.#redis.send("PING"), () =>
+            // A Redis that is slow would only be given up again.
+            monotonicMillis(fiber) - asked <= this.#options.commandMillis
+              ? Effect.void
+              : Effect.fail(this.#unavailable(undefined)))
+        })
+      )
       const again: Effect.Effect<void> = Effect.matchEffect(Effect.andThen(question, this.#comeBack), {
         onSuccess: () => Effect.void,
         onFailure: () => Effect.suspend(() => again)
