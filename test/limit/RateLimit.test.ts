@@ -290,7 +290,7 @@ describe("RateLimit", () => {
         assert.strictEqual(yield* t.count(2, echo, Identity.make({ principal: "x" })), 1)
       }))
 
-    it.effect("keeps keys short however long the names are", () =>
+    it.effect("keeps keys short and well formed whatever the names are", () =>
       Effect.gen(function*() {
         const keys: Array<string> = []
         const t = yield* Effect.provide(
@@ -316,7 +316,10 @@ describe("RateLimit", () => {
         const call = ToolCall.make({ tool: echo })
         call.record.identity = Identity.make({ principal: "p".repeat(100_000), tenant: "t".repeat(100_000) })
         yield* t.forTool(echo)(call, Effect.void)
-        assert.strictEqual(keys.length, 2)
+        call.record.identity = Identity.make({ principal: "\ud800", tenant: "\udfff" })
+        yield* t.forTool(echo)(call, Effect.void)
+        assert.strictEqual(keys.length, 4)
+        assert.isTrue(keys.every((key) => key.isWellFormed()), "half a surrogate pair is no text for Redis")
         assert.isTrue(keys.every((key) => key.length < 300), keys.map((key) => key.length).join())
       }))
   })

@@ -4,7 +4,10 @@ import { RateLimitStore } from "effect-toolops/limit"
 import { TestClock } from "effect/testing"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
-import { shape, suite, takeOf } from "./RateLimitStoreTest.ts"
+import * as Random from "../support/random.ts"
+import { shape, takeOf } from "./bucketShape.ts"
+import { IdealBucket } from "./idealBucket.ts"
+import { suite } from "./RateLimitStoreTest.ts"
 
 suite({
   name: "memory",
@@ -118,6 +121,26 @@ describe("RateLimitStore.layerMemory", () => {
         for (let i = 0; i < 900; i++) passed += grants(short, `${round}-${i}`) ? 1 : 0
         assert.strictEqual(passed, 900, `round ${round}`)
         pass(1001)
+      }
+    }))
+
+  it.effect("finds buckets wherever they have moved, by keys that are kept and by new ones", () =>
+    Effect.gen(function*() {
+      const store = yield* Effect.provide(RateLimitStore.RateLimitStore, RateLimitStore.layerMemory())
+      const { next } = Random.make(7)
+      const bucket = shape("moving", 5, 1000)
+      const callers = Array.from({ length: 300 }, (_, i) => ({
+        key: new RateLimitStore.BucketKey(`moving|${i}`),
+        ideal: new IdealBucket(5, 1000, 5)
+      }))
+      let now = 0
+      for (let i = 0; i < 50_000; i++) {
+        now += Math.floor(next() * 4)
+        const caller = callers[Math.floor(next() ** 4 * callers.length)]!
+        const cost = 1 + Math.floor(next() * 3)
+        const key = next() < 0.5 ? caller.key : new RateLimitStore.BucketKey(caller.key.text)
+        const passed = store.consumeUnsafe?.([new RateLimitStore.Take(bucket, key, cost)], 0, now) === 0
+        assert.strictEqual(passed, caller.ideal.take(now, cost), `call ${i} of ${key.text}`)
       }
     }))
 

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, type Layer } from "effect"
 import { RateLimitStore } from "effect-toolops/limit"
+import { shape, takeOf } from "./bucketShape.ts"
 
 /**
  * What every store promises. `wait` lets time go by on the store's clock; `slack` is how many milliseconds may pass
@@ -14,29 +15,6 @@ export interface Backend {
 }
 
 const hour = 3_600_000
-
-/** `limit` tokens that come back evenly over `windowMillis`. */
-export const shape = (
-  name: string,
-  limit: number,
-  windowMillis: number,
-  options?: { readonly burst?: number; readonly shadow?: boolean }
-): RateLimitStore.BucketShape => {
-  const intervalMillis = windowMillis / limit
-  const burst = options?.burst ?? limit
-  return {
-    name,
-    per: "identity",
-    intervalMillis,
-    burst,
-    spanMillis: burst * intervalMillis,
-    shadow: options?.shadow ?? false
-  }
-}
-
-/** One call's wish of one bucket. */
-export const takeOf = (bucket: RateLimitStore.BucketShape, key: string, cost: number): RateLimitStore.Take =>
-  new RateLimitStore.Take(bucket, new RateLimitStore.BucketKey(key), cost)
 
 let counter = 0
 /** A key that no other test uses, nor an earlier run of this one. */

@@ -1,0 +1,34 @@
+/** A process that takes as many tokens of one bucket as it gets: `redisWorker.ts <url> <prefix> <key> <millis>`. */
+import { NodeRedis } from "@effect/platform-node"
+import { Effect, Layer } from "effect"
+import { RateLimitStore, RedisRateLimitStore } from "effect-toolops/limit"
+import { shape, takeOf } from "./bucketShape.ts"
+
+const [url = "", prefix = "", key = "", millis = "0"] = process.argv.slice(2)
+const bucket = shape("shared", 200, 1000, { burst: 100 })
+const now = () => performance.timeOrigin + performance.now()
+
+const program = Effect.gen(function*() {
+  const store = yield* RateLimitStore.RateLimitStore
+  // The connection and the script are there before the race begins.
+  yield* store.peek([takeOf(bucket, key, 1)], 0)
+  const first = now()
+  let passed = 0
+  while (now() - first < Number(millis)) {
+    const waits = yield* Effect.forEach(
+      Array.from({ length: 4 }),
+      () => store.consume([takeOf(bucket, key, 1)], 0),
+      { concurrency: "unbounded" }
+    )
+    passed += waits.filter((wait) => wait === 0).length
+  }
+  return { first, last: now(), passed }
+})
+
+const result = await Effect.runPromise(Effect.provide(
+  program,
+  RedisRateLimitStore.layer({ prefix, commandTimeout: "5 seconds", onStoreError: "refuse" }).pipe(
+    Layer.provide(NodeRedis.layer({ url }))
+  )
+))
+console.log(JSON.stringify(result))
