@@ -127,8 +127,10 @@ const reportBody = (shape: Shape, report: Report): Record<string, unknown> => ({
  * const { dispose, handler } = HttpRouter.toWebHandler(
  *   HealthRoutes.layer().pipe(Layer.provide(HealthRegistry.layer))
  * )
- * const live = (await handler(new Request("http://localhost/healthz"))).status // => 200
- * const ready = (await handler(new Request("http://localhost/readyz"))).status // => 503
+ * const live = await handler(new Request("http://localhost/healthz"))
+ * live.status // => 200
+ * const ready = await handler(new Request("http://localhost/readyz"))
+ * ready.status // => 503
  * await dispose()
  * ```
  *

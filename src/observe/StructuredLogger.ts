@@ -167,7 +167,8 @@ const traceMembers = (fiber: Fiber.Fiber<unknown, unknown>): string => {
  * const Log = StructuredLogger.layer({ write: (line) => lines.push(line) })
  * await Effect.runPromise(Effect.log("hello", { password: "x" }).pipe(Effect.provide(Log)))
  * const { data, message } = JSON.parse(lines[0] ?? "")
- * const told = [message, data] // => ["hello", { password: "<redacted>" }]
+ * message // => "hello"
+ * data // => { password: "<redacted>" }
  * ```
  *
  * @category layers

@@ -59,7 +59,7 @@ export const make = (
  *   Layer.provide(Env)
  * )
  * const key = await Effect.runPromise(Effect.provide(Config.Redacted("API_KEY"), Secrets))
- * const value = Redacted.value(key) // => "k-1"
+ * Redacted.value(key) // => "k-1"
  * ```
  *
  * @category layers

@@ -150,8 +150,8 @@ export const make = (
  *   return yield* resolver.resolveValue("postgres://app:${secretref:memory:db}@${DB_HOST}/app")
  * })
  * const resolved = await Effect.runPromise(Effect.provide(program, Secrets))
- * const shown = String(resolved) // => "<redacted>"
- * const value = Redacted.value(resolved) // => "postgres://app:pa$s@db/app"
+ * String(resolved) // => "<redacted>"
+ * Redacted.value(resolved) // => "postgres://app:pa$s@db/app"
  * ```
  *
  * @category layers
