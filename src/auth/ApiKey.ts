@@ -10,280 +10,23 @@
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
-import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import * as Schema from "effect/Schema"
 import { hmacSha256Hex, randomBytes, sha256Hex } from "../internal/hash.ts"
 import * as Check from "../internal/options.ts"
 import type { RequestHeadersInput } from "../ToolCall.ts"
+import { type ApiKeyRecord, ApiKeyStore, checkPepper, minimumKeyLength } from "./ApiKeyStore.ts"
 import * as Authenticator from "./Authenticator.ts"
 import * as AuthError from "./AuthError.ts"
 import * as Identity from "./Identity.ts"
 import { equalHex, hasChecksum, keyWithChecksum } from "./internal/apiKey.ts"
 import { ambiguous, header } from "./internal/credentials.ts"
 
-/**
- * What is kept of a key: never the key itself.
- *
- * - `id`: names the key in logs and for `revoke`. Unique, and no secret.
- * - `hash`: SHA-256 of the key, or its HMAC-SHA-256 under the pepper: 64 lower-case hexadecimal digits.
- * - `principal`, `tenant`, `roles`, `scopes`: whom the key stands for.
- * - `metadata`: goes into the claims of the identity, beside `keyId`.
- * - `notBefore`, `expiresAt`: the key is valid from the one on and before the other.
- *
- * @category models
- * @since 0.1.0
- */
-export interface ApiKeyRecord {
-  readonly id: string
-  readonly hash: string
-  readonly principal: string
-  readonly tenant: string | undefined
-  readonly roles: ReadonlyArray<string>
-  readonly scopes: ReadonlyArray<string>
-  readonly metadata: Readonly<Record<string, unknown>>
-  readonly notBefore: DateTime.Utc | undefined
-  readonly expiresAt: DateTime.Utc | undefined
-}
-
-/**
- * A key to register: `key` itself, which is hashed and forgotten, or the `hash` of it. Exactly one of the two.
- *
- * @category options
- * @since 0.1.0
- */
-export interface Registration {
-  readonly id: string
-  readonly key?: Redacted.Redacted<string> | undefined
-  readonly hash?: string | undefined
-  readonly principal: string
-  readonly tenant?: string | undefined
-  readonly roles?: ReadonlyArray<string> | undefined
-  readonly scopes?: ReadonlyArray<string> | undefined
-  readonly metadata?: Readonly<Record<string, unknown>> | undefined
-  readonly notBefore?: DateTime.Utc | undefined
-  readonly expiresAt?: DateTime.Utc | undefined
-}
-
-const registrationNames: { readonly [K in keyof Required<Registration>]: true } = {
-  id: true,
-  key: true,
-  hash: true,
-  principal: true,
-  tenant: true,
-  roles: true,
-  scopes: true,
-  metadata: true,
-  notBefore: true,
-  expiresAt: true
-}
-
-/** @category errors @since 0.1.0 */
-export class DuplicateKey extends Schema.TaggedError<DuplicateKey>("effect-toolops/auth/ApiKey/DuplicateKey")(
-  "DuplicateKey",
-  { id: Schema.String }
-) {
-  override get message(): string {
-    return "A key with this id or this hash is registered already"
-  }
-}
-
-/** @category errors @since 0.1.0 */
-export class StoreUnavailable extends Schema.TaggedError<StoreUnavailable>(
-  "effect-toolops/auth/ApiKey/StoreUnavailable"
-)("StoreUnavailable", { cause: Schema.Defect() }) {
-  override get message(): string {
-    return "The key store does not answer"
-  }
-}
-
-/**
- * What a key store fails with.
- *
- * @category errors
- * @since 0.1.0
- */
-export class ApiKeyStoreError extends Schema.TaggedError<ApiKeyStoreError>(
-  "effect-toolops/auth/ApiKey/ApiKeyStoreError"
-)("ApiKeyStoreError", { reason: Schema.Union([DuplicateKey, StoreUnavailable]) }) {
-  override get message(): string {
-    return this.reason.message
-  }
-}
-
-/** @internal A key in memory, with the identity that it stands for once somebody has asked. */
-export interface Kept {
-  readonly record: ApiKeyRecord
-  identity: Option.Option<Identity.Identity> | undefined
-}
-
-/**
- * Where keys are kept.
- *
- * - `find`: the key with this hash, whether or not it is valid now.
- * - `register`: adds a key. `DuplicateKey` when its id or hash is there already.
- * - `revoke`: removes a key for good, at once. Says whether it was there.
- * - `list`: all keys, ordered by id.
- *
- * @category services
- * @since 0.1.0
- */
-export class ApiKeyStore extends Context.Service<ApiKeyStore, {
-  readonly find: (hash: string) => Effect.Effect<Option.Option<ApiKeyRecord>, ApiKeyStoreError>
-  readonly register: (key: Registration) => Effect.Effect<ApiKeyRecord, ApiKeyStoreError>
-  readonly revoke: (id: string) => Effect.Effect<boolean, ApiKeyStoreError>
-  readonly list: Effect.Effect<ReadonlyArray<ApiKeyRecord>, ApiKeyStoreError>
-  /** @internal `find` for a store that has its answers at hand and compares hashes exactly. */
-  readonly "~find"?: ((hash: string) => Kept | undefined) | undefined
-}>()("effect-toolops/auth/ApiKey/ApiKeyStore") {}
-
-/** @internal */
-export const duplicateKey = (id: string): ApiKeyStoreError => new ApiKeyStoreError({ reason: new DuplicateKey({ id }) })
-
-const minimumKeyLength = 16
-
-/**
- * Hashes a key as the stores keep it: SHA-256, or HMAC-SHA-256 under a pepper, in lower-case hexadecimal.
- *
- * @category hashing
- * @since 0.1.0
- */
-export const hashKey = (key: Redacted.Redacted<string>, pepper?: Redacted.Redacted<string>): string =>
-  pepper === undefined ? sha256Hex(Redacted.value(key)) : hmacSha256Hex(Redacted.value(pepper), Redacted.value(key))
-
-const list = (where: string, name: string, values: ReadonlyArray<string> | undefined): ReadonlyArray<string> => {
-  if (values === undefined) return []
-  if (!Array.isArray(values) || !values.every((value) => typeof value === "string" && value.length > 0)) {
-    throw new TypeError(`${where}: ${name} must be an array of non-empty strings`)
-  }
-  return Object.freeze([...values])
-}
-
-/** @internal What a store keeps of a registration. Throws for one that makes no sense. */
-export const toRecord = (
-  where: string,
-  registration: Registration,
-  pepper: Redacted.Redacted<string> | undefined
-): ApiKeyRecord => {
-  Check.known(where, registration, Object.keys(registrationNames))
-  const { expiresAt, hash, id, key, notBefore, principal, tenant } = registration
-  if (typeof id !== "string" || id.length === 0) throw new TypeError(`${where}: id must be a non-empty string`)
-  const field = `${where}: key ${JSON.stringify(id)}`
-  if (typeof principal !== "string" || principal.length === 0) {
-    throw new TypeError(`${field}: principal must be a non-empty string`)
-  }
-  if (tenant !== undefined && typeof tenant !== "string") throw new TypeError(`${field}: tenant must be a string`)
-  if ((key === undefined) === (hash === undefined)) {
-    throw new TypeError(`${field}: give either its key or its hash`)
-  }
-  if (hash !== undefined && (typeof hash !== "string" || !/^[0-9a-f]{64}$/.test(hash))) {
-    throw new TypeError(`${field}: hash must be 64 lower-case hexadecimal digits`)
-  }
-  if (key !== undefined && (!Redacted.isRedacted(key) || Redacted.value(key).length < minimumKeyLength)) {
-    throw new TypeError(`${field}: key must be a Redacted string of at least ${minimumKeyLength} characters`)
-  }
-  for (const [name, time] of [["notBefore", notBefore], ["expiresAt", expiresAt]] as const) {
-    if (time !== undefined && !DateTime.isUtc(time)) throw new TypeError(`${field}: ${name} must be a DateTime.Utc`)
-  }
-  if (notBefore !== undefined && expiresAt !== undefined && !DateTime.isLessThan(notBefore, expiresAt)) {
-    throw new RangeError(`${field}: notBefore must be before expiresAt`)
-  }
-  return Object.freeze({
-    id,
-    hash: hash ?? hashKey(key!, pepper),
-    principal,
-    tenant,
-    roles: list(field, "roles", registration.roles),
-    scopes: list(field, "scopes", registration.scopes),
-    metadata: Object.freeze({ ...registration.metadata }),
-    notBefore,
-    expiresAt
-  })
-}
-
-/**
- * What the memory store takes.
- *
- * - `keys`: the keys to start with. Two with the same id or the same hash are refused.
- * - `pepper`: see `Options`. Needed here for registrations by `key`. Default none.
- *
- * @category options
- * @since 0.1.0
- */
-export interface MemoryOptions {
-  readonly keys?: ReadonlyArray<Registration> | undefined
-  readonly pepper?: Redacted.Redacted<string> | undefined
-}
-
-const makeMemory = (options: MemoryOptions): ApiKeyStore["Service"] => {
-  const where = "ApiKey.layerMemory"
-  Check.known(where, options, ["keys", "pepper"])
-  const pepper = checkPepper(where, options.pepper)
-  const byHash = new Map<string, Kept>()
-  const byId = new Map<string, ApiKeyRecord>()
-  const add = (registration: Registration): ApiKeyRecord | undefined => {
-    const record = toRecord(where, registration, pepper)
-    if (byId.has(record.id) || byHash.has(record.hash)) return undefined
-    byId.set(record.id, record)
-    byHash.set(record.hash, { record, identity: undefined })
-    return record
-  }
-  for (const registration of options.keys ?? []) {
-    if (add(registration) === undefined) {
-      throw new TypeError(`${where}: the id or hash of key ${JSON.stringify(registration.id)} is there twice`)
-    }
-  }
-  return {
-    "~find": (hash) => byHash.get(hash),
-    // A lookup by hash says nothing about a key: who knows the hash does not know what it is the hash of.
-    find: (hash) => Effect.succeed(Option.fromUndefinedOr(byHash.get(hash)?.record)),
-    register: (registration) =>
-      Effect.suspend(() => {
-        const record = add(registration)
-        return record === undefined ? Effect.fail(duplicateKey(registration.id)) : Effect.succeed(record)
-      }),
-    revoke: (id) =>
-      Effect.sync(() => {
-        const record = byId.get(id)
-        if (record === undefined) return false
-        byId.delete(id)
-        byHash.delete(record.hash)
-        return true
-      }),
-    list: Effect.sync(() => [...byId.values()].toSorted((a, b) => a.id < b.id ? -1 : a.id > b.id ? 1 : 0))
-  }
-}
-
-/**
- * Provides an `ApiKeyStore` in this process's memory.
- *
- * **Gotchas**
- *
- * Two calls make two stores. Keys that are registered later are gone when the process ends.
- *
- * @category layers
- * @since 0.1.0
- */
-export const layerMemory = (options: MemoryOptions = {}): Layer.Layer<ApiKeyStore> => {
-  const store = makeMemory(options)
-  return Layer.succeed(ApiKeyStore, store)
-}
-
-/**
- * Provides `layerMemory` with options from configuration.
- *
- * @category layers
- * @since 0.1.0
- */
-export const layerMemoryConfig = (
-  options: Config.Wrap<MemoryOptions>
-): Layer.Layer<ApiKeyStore, Config.ConfigError> =>
-  Layer.effect(ApiKeyStore, Effect.map(Config.unwrap(options), makeMemory))
+export * from "./ApiKeyStore.ts"
 
 /**
  * How keys are read.
@@ -303,17 +46,6 @@ export interface Options {
   readonly prefix?: string | undefined
   readonly pepper?: Redacted.Redacted<string> | undefined
   readonly maxLength?: number | undefined
-}
-
-/** @internal */
-export const checkPepper = (
-  where: string,
-  pepper: Redacted.Redacted<string> | undefined
-): Redacted.Redacted<string> | undefined => {
-  if (pepper !== undefined && (!Redacted.isRedacted(pepper) || Redacted.value(pepper).length < 32)) {
-    throw new TypeError(`${where}: pepper must be a Redacted string of at least 32 characters`)
-  }
-  return pepper
 }
 
 const checkPrefix = (where: string, prefix: string): string => {

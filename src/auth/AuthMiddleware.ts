@@ -20,6 +20,7 @@ import * as Authenticator from "./Authenticator.ts"
 import * as AuthError from "./AuthError.ts"
 import * as Authorizer from "./Authorizer.ts"
 import { anonymous, CurrentIdentity, type Identity } from "./Identity.ts"
+import { callerOf, find, findNow } from "./internal/findCaller.ts"
 
 /**
  * The auth stage.
@@ -55,13 +56,13 @@ const make = (
     fiber: Running
   ): Identity | AuthError.AuthError | undefined => {
     if (call.headers !== undefined) {
-      const found = Authenticator.findNow(authenticator, call.headers, fiber)
+      const found = findNow(authenticator, call.headers, fiber)
       if (found === undefined || found instanceof AuthError.AuthError) return found
       if (found._tag === "Some") return found.value
     }
     if (known !== undefined) return known
-    const found = Authenticator.findNow(authenticator, requestHeaders(fiber), fiber)
-    return found === undefined ? undefined : Authenticator.callerOf(authenticator, found)
+    const found = findNow(authenticator, requestHeaders(fiber), fiber)
+    return found === undefined ? undefined : callerOf(authenticator, found)
   }
 
   const identifyLater = (
@@ -74,7 +75,7 @@ const make = (
     return call.headers === undefined
       ? fromContext()
       : Effect.flatMap(
-        Authenticator.find(authenticator, call.headers),
+        find(authenticator, call.headers),
         (found) => found._tag === "Some" ? Effect.succeed(found.value) : fromContext()
       )
   }

@@ -7,7 +7,6 @@
  *
  * @since 0.1.0
  */
-import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
@@ -19,6 +18,7 @@ import type { RequestHeadersInput } from "../ToolCall.ts"
 import * as AuthError from "./AuthError.ts"
 import * as Identity from "./Identity.ts"
 import { ambiguous, authorization, header } from "./internal/credentials.ts"
+import { callerOf, find, findNow } from "./internal/findCaller.ts"
 import { settled } from "./internal/settled.ts"
 
 /**
@@ -298,93 +298,3 @@ export const identify = (
       return caller instanceof AuthError.AuthError ? Effect.fail(caller) : Effect.succeed(caller)
     })
   })
-
-/** @internal The caller that an answer means, the anonymous one included. */
-export const callerOf = (authenticator: Service, answer: Answer): Identity.Identity | AuthError.AuthError => {
-  if (answer instanceof AuthError.AuthError) return answer
-  const found = answer._tag === "Some" ? answer : authenticator.anonymous
-  return found._tag === "Some" ? found.value : AuthError.refused("MissingCredentials")
-}
-
-// An answer that can be used, or `undefined` for what is none.
-const checked = (answer: Option.Option<Identity.Identity>, headers: RequestHeadersInput): Answer | undefined => {
-  if (answer._tag === "Some") return typeof answer.value.principal === "string" ? answer : undefined
-  if (answer._tag !== "None") return undefined
-  return header(headers, "authorization") === undefined ? answer : AuthError.refused("InvalidCredentials")
-}
-
-/** @internal The answer of an authenticator where it is there already; `undefined` sends the caller to `find`. */
-export const findNow = (
-  authenticator: Service,
-  headers: RequestHeadersInput,
-  fiber: Running
-): Answer | undefined => {
-  const now = authenticator["~now"]
-  if (now === undefined) return undefined
-  try {
-    const answer = now(headers, fiber)
-    return answer === undefined || answer instanceof AuthError.AuthError ? answer : checked(answer, headers)
-  } catch {
-    // It will be thrown again where it is told to the operator.
-    return undefined
-  }
-}
-
-/** @internal What `authenticate` says, with everything that it must not do turned into a refusal. */
-export const find = (
-  authenticator: Service,
-  headers: RequestHeadersInput
-): Effect.Effect<Option.Option<Identity.Identity>, AuthError.AuthError> =>
-  failClosed("authenticator", () => authenticator.authenticate(headers), (found) => {
-    const answer = checked(found, headers)
-    return answer === undefined
-      ? undefined
-      : answer instanceof AuthError.AuthError
-      ? Effect.fail(answer)
-      : Effect.succeed(answer)
-  })
-
-/**
- * @internal Runs a decision of somebody else's code. What throws, dies or answers with what is not an answer (`check`
- * says `undefined`) becomes `AuthUnavailable`; the operator is told of it without what was thrown, which may hold the
- * credential.
- */
-export const failClosed = <A, B>(
-  who: "authenticator" | "authorizer",
-  run: () => Effect.Effect<A, AuthError.AuthError>,
-  check: (value: A) => Effect.Effect<B, AuthError.AuthError> | undefined
-): Effect.Effect<B, AuthError.AuthError> => {
-  const unavailable = (thrown: unknown): Effect.Effect<never, AuthError.AuthError> =>
-    Effect.andThen(
-      Effect.annotateLogs(
-        Effect.logError(`effect-toolops: the ${who} died, the call was refused`),
-        "error.type",
-        thrown instanceof Error ? thrown.constructor.name : typeof thrown
-      ),
-      Effect.fail(AuthError.refused("AuthUnavailable"))
-    )
-  try {
-    const answer = run()
-    if (!Effect.isEffect(answer)) return unavailable(answer)
-    return Effect.matchCauseEffectEager(answer, {
-      onFailure: (cause): Effect.Effect<never, AuthError.AuthError> => {
-        for (const reason of cause.reasons) {
-          if (Cause.isFailReason(reason)) {
-            return reason.error instanceof AuthError.AuthError ? Effect.fail(reason.error) : unavailable(reason.error)
-          }
-          if (Cause.isDieReason(reason)) return unavailable(reason.defect)
-        }
-        return Effect.failCause(Cause.fromReasons(cause.reasons.filter(Cause.isInterruptReason)))
-      },
-      onSuccess: (value) => {
-        try {
-          return check(value) ?? unavailable(value)
-        } catch (error) {
-          return unavailable(error)
-        }
-      }
-    })
-  } catch (error) {
-    return unavailable(error)
-  }
-}

@@ -13,9 +13,9 @@ import * as Layer from "effect/Layer"
 import * as Ref from "effect/Ref"
 import * as Check from "../internal/options.ts"
 import type { ToolMeta } from "../ToolMeta.ts"
-import { failClosed } from "./Authenticator.ts"
 import type { AuthError } from "./AuthError.ts"
 import type { Identity } from "./Identity.ts"
+import { failClosed } from "./internal/findCaller.ts"
 import { settled } from "./internal/settled.ts"
 
 /**

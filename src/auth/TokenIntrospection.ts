@@ -13,6 +13,7 @@ import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as FiberSet from "effect/FiberSet"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
@@ -28,7 +29,7 @@ import * as Authenticator from "./Authenticator.ts"
 import * as AuthError from "./AuthError.ts"
 import * as Identity from "./Identity.ts"
 import { boundedFetch, checkUrl } from "./internal/boundedFetch.ts"
-import { ambiguous, authorization } from "./internal/credentials.ts"
+import { ambiguous, authorization, rawAuthorization } from "./internal/credentials.ts"
 import { at, claimPath, isFor, isName, millisOf, scopesOf, strings } from "./internal/jwtClaims.ts"
 import { freezeDeep, isObject, parseStrictBytes } from "./internal/strictJson.ts"
 
@@ -193,7 +194,7 @@ const toIdentity = (answer: unknown, settings: Settings, now: number): Identity.
 type Found = Option.Option<Identity.Identity>
 
 interface Known {
-  readonly answer: Effect.Effect<Found>
+  readonly answer: Found
   readonly expiresAt: number
   readonly keptUntil: number
 }
@@ -221,13 +222,13 @@ const fromSettings = (
             if (identity instanceof AuthError.AuthError) {
               return identity.reason._tag === "AuthUnavailable" ? unavailable("not an answer") : Effect.fail(identity)
             }
-            const found = Effect.succeedSome(identity)
+            const found = Option.some(identity)
             cache?.set(hash, {
               answer: found,
               expiresAt: identity.expiresAt === undefined ? Infinity : DateTime.toEpochMillis(identity.expiresAt),
               keptUntil: monotonicMillis(fiber) + settings.cacheTtl
             })
-            return found
+            return Effect.succeed(found)
           })
         )
       )
@@ -250,29 +251,39 @@ const fromSettings = (
       return Deferred.await(done)
     }
 
-    return Authenticator.make({
-      schemes: ["Bearer"],
-      authenticate: (headers) => {
+    // What is known of a token, if that still counts.
+    const recall = (hash: string, fiber: Fiber.Fiber<unknown, unknown>): Authenticator.Answer | undefined => {
+      const known = cache?.get(hash)
+      if (known === undefined) return undefined
+      if (fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() >= known.expiresAt) {
+        cache?.delete(hash)
+        return AuthError.refused("TokenExpired")
+      }
+      if (monotonicMillis(fiber) < known.keptUntil) return known.answer
+      cache?.delete(hash)
+      return undefined
+    }
+
+    const authenticate: Authenticator.Service["authenticate"] = (headers) =>
+      Effect.withFiber((fiber) => {
         const token = authorization(headers, "bearer")
         if (token === undefined) return Effect.succeedNone
         if (token === ambiguous) return Effect.fail(AuthError.refused("InvalidCredentials"))
-        if (token.length > 16_384) return Effect.fail(AuthError.refused("TokenMalformed"))
-        return Effect.withFiber((fiber) => {
-          const hash = sha256Hex(token)
-          const known = cache?.get(hash)
-          if (known !== undefined) {
-            if (fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() >= known.expiresAt) {
-              cache?.delete(hash)
-              return Effect.fail(AuthError.refused("TokenExpired"))
-            }
-            if (monotonicMillis(fiber) < known.keptUntil) return known.answer
-            cache?.delete(hash)
-          }
-          return join(token, hash)
-        })
-      }
+        if (token.length > maxToken) return Effect.fail(AuthError.refused("TokenMalformed"))
+        const hash = sha256Hex(token)
+        const known = recall(hash, fiber)
+        if (known === undefined) return join(token, hash)
+        return known instanceof AuthError.AuthError ? Effect.fail(known) : Effect.succeed(known)
+      })
+
+    return Authenticator.makeNow({ schemes: ["Bearer"], authenticate }, (headers, fiber) => {
+      const token = rawAuthorization(headers, "bearer")
+      if (token === undefined) return Option.none()
+      return token === ambiguous || token.length > maxToken ? undefined : recall(sha256Hex(token), fiber)
     })
   })
+
+const maxToken = 16_384
 
 const unavailable = (why: string): Effect.Effect<never, AuthError.AuthError> =>
   Effect.andThen(
