@@ -11,6 +11,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type { CacheStatus, CallRecord } from "../CallRecord.ts"
+import { monotonicMillis } from "../internal/monotonic.ts"
 import type { ToolCall } from "../ToolCall.ts"
 import type { ToolMeta } from "../ToolMeta.ts"
 import * as ToolMiddleware from "../ToolMiddleware.ts"
@@ -143,8 +144,9 @@ const explain = (engine: Engine, policy: CachePolicy.Resolved, tool: ToolMeta) =
       return Effect.map(
         Effect.catchCause(engine.store.get(key), () => Effect.undefined),
         (found): ToolMiddleware.Explanation => {
-          const entry = engine.check(found, key, fiber)
-          const isFresh = entry !== undefined && engine.isFresh(entry, fiber)
+          const now = monotonicMillis(fiber)
+          const entry = engine.check(found, key, now)
+          const isFresh = entry !== undefined && entry.freshUntil > now
           return {
             verdict: isFresh && mode === "use" ? "answer" : "pass",
             detail: {

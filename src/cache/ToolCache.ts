@@ -13,6 +13,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type { Identity } from "../auth/Identity.ts"
+import { monotonicMillis } from "../internal/monotonic.ts"
 import type { ToolCall } from "../ToolCall.ts"
 import * as CacheError from "./CacheError.ts"
 import { isCacheKey } from "./CacheKey.ts"
@@ -145,8 +146,9 @@ const make = (store: Store.Store): ToolCache["Service"] => {
         const key = keyOf(call.input, call.action ?? "call", given ?? callerOf(fiber))
         if (key === undefined) return Effect.succeedNone
         return Effect.map(store.get(key), (entry) => {
-          const sound = engine.check(entry, key, fiber)
-          if (sound === undefined || !engine.isFresh(sound, fiber)) return Option.none()
+          const now = monotonicMillis(fiber)
+          const sound = engine.check(entry, key, now)
+          if (sound === undefined || sound.freshUntil <= now) return Option.none()
           const answer = codec.decode(sound.text)
           return answer === corrupt ? Option.none() : Option.some(answer)
         })

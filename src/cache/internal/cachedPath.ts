@@ -95,9 +95,10 @@ export class CachedPath {
     found: Entry | undefined
   ): Effect.Effect<A, E, R> {
     const { counters } = this.engine
-    const entry = this.engine.check(found, key, fiber)
+    const now = monotonicMillis(fiber)
+    const entry = this.engine.check(found, key, now)
     if (entry === undefined) return this.#fly(key, new Call(this, fiber, call, next, identity, landings))
-    const late = monotonicMillis(fiber) - entry.freshUntil
+    const late = now - entry.freshUntil
     if (late < 0) {
       const value = this.decode(entry.text)
       if (value === corrupt) return this.#fly(key, new Call(this, fiber, call, next, identity, landings))
@@ -132,8 +133,9 @@ export class CachedPath {
     const { engine } = this
     const read = Effect.catchCause(engine.store.get(key), (cause) => engine.failed(cause))
     return Effect.flatMap(read, (found) => {
-      const entry = engine.check(found, key, fiber)
-      if (entry === undefined || monotonicMillis(fiber) - entry.freshUntil >= this.plan.errorMillis) {
+      const now = monotonicMillis(fiber)
+      const entry = engine.check(found, key, now)
+      if (entry === undefined || now - entry.freshUntil >= this.plan.errorMillis) {
         return Effect.fail(error)
       }
       const value = this.decode(entry.text)
@@ -266,8 +268,9 @@ class Call implements Caller {
     return Effect.flatMap(
       Effect.catchCause(engine.store.get(flight.key), (cause) => engine.failed(cause)),
       (found) => {
-        const entry = engine.check(found, flight.key, this.fiber)
-        if (entry === undefined || !engine.isFresh(entry, this.fiber)) return otherwise()
+        const now = monotonicMillis(this.fiber)
+        const entry = engine.check(found, flight.key, now)
+        if (entry === undefined || entry.freshUntil <= now) return otherwise()
         const value = this.path.decode(entry.text)
         if (value === corrupt) return otherwise()
         engine.flights.publish(flight, entry.text)

@@ -3,7 +3,6 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import { anonymous, CurrentIdentity, type Identity } from "../../auth/Identity.ts"
-import { monotonicMillis } from "../../internal/monotonic.ts"
 import type { ToolMeta } from "../../ToolMeta.ts"
 import type { CacheError } from "../CacheError.ts"
 import * as CacheKey from "../CacheKey.ts"
@@ -61,18 +60,14 @@ export class Engine {
     return entry
   }
 
-  /** The entry if it is what was asked for and its time is not over. */
-  check(entry: Entry | undefined, key: string, fiber: Fiber.Fiber<unknown, unknown>): Entry | undefined {
+  /** The entry if it is what was asked for and its time is not over. `now` is the monotonic clock's. */
+  check(entry: Entry | undefined, key: string, now: number): Entry | undefined {
     if (entry === undefined) return undefined
     if (entry.key !== key || typeof entry.text !== "string" || !(entry.freshUntil <= entry.keepUntil)) {
       this.counters.corrupt++
       return undefined
     }
-    return entry.keepUntil > monotonicMillis(fiber) ? entry : undefined
-  }
-
-  isFresh(entry: Entry, fiber: Fiber.Fiber<unknown, unknown>): boolean {
-    return entry.freshUntil > monotonicMillis(fiber)
+    return entry.keepUntil > now ? entry : undefined
   }
 
   /** The store's failure as a call sees it: nothing was found, and it is counted. */
