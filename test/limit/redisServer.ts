@@ -39,6 +39,8 @@ export const redisServer = Effect.acquireRelease(
   Effect.promise(async () => {
     const port = await freePort()
     let child: ChildProcess | undefined
+    // A test that runs out of time never comes to its finalizers.
+    process.once("exit", () => child?.kill("SIGKILL"))
     const server: RedisServer = {
       url: `redis://127.0.0.1:${port}`,
       pause: () => child?.kill("SIGSTOP"),
