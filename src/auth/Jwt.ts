@@ -150,12 +150,18 @@ const fromSource = (source: JwtKey.KeySource, rules: Rules): Authenticator.Servi
     return header
   }
 
-  const checkSignature = (token: string, { algorithm, only }: Header, key: JwtKey.VerificationKey) =>
-    Effect.tryPromise({
-      try: () => Jose.compactVerify(token, key.ready.get(algorithm)!, only),
-      catch: (error) =>
-        AuthError.refused(error instanceof Jose.errors.JOSEError ? "InvalidCredentials" : "AuthUnavailable")
-    })
+  // The claims are read while another thread verifies the signature, and believed only when it has.
+  const readAndVerify = (
+    token: string,
+    payload: string,
+    { algorithm, only }: Header,
+    key: JwtKey.VerificationKey,
+    now: number
+  ): Promise<Identity.Identity | AuthError.AuthError> => {
+    const verified = Jose.compactVerify(token, key.ready.get(algorithm)!, only)
+    const claimed = toIdentity(parseStrictBytes(Jose.base64url.decode(payload)), rules, now)
+    return verified.then(() => claimed)
+  }
 
   const verify = (
     token: string,
@@ -168,11 +174,14 @@ const fromSource = (source: JwtKey.KeySource, rules: Rules): Authenticator.Servi
     }
     const header = headerOf(parts[0]!)
     if (header instanceof AuthError.AuthError) return Effect.fail(header)
-    return Effect.flatMapEager(
-      source.find(header.algorithm, header.kid),
-      (key) =>
-        Effect.flatMap(checkSignature(token, header, key), ({ payload }) => {
-          const identity = toIdentity(parseStrictBytes(payload), rules, wallClock(fiber))
+    return Effect.flatMapEager(source.find(header.algorithm, header.kid), (key) =>
+      Effect.flatMap(
+        Effect.tryPromise({
+          try: () => readAndVerify(token, parts[1]!, header, key, wallClock(fiber)),
+          catch: (error) =>
+            AuthError.refused(error instanceof Jose.errors.JOSEError ? "InvalidCredentials" : "AuthUnavailable")
+        }),
+        (identity) => {
           if (identity instanceof AuthError.AuthError) return Effect.fail(identity)
           const answer = Option.some(identity)
           cache?.set(hash, {
@@ -182,8 +191,8 @@ const fromSource = (source: JwtKey.KeySource, rules: Rules): Authenticator.Servi
             keptUntil: monotonicMillis(fiber) + rules.cacheMillis
           })
           return Effect.succeed(answer)
-        })
-    )
+        }
+      ))
   }
 
   // The token of a request, before anything is done with it.
