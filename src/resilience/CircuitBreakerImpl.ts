@@ -17,7 +17,7 @@ import type { Settings } from "./CircuitOptions.ts"
 import * as CircuitState from "./CircuitState.ts"
 import { ConsecutiveWindow } from "./CircuitWindow.ts"
 import { isInterruption, type Outcome } from "./Classify.ts"
-import { circuitOpen, type ResilienceError, resilienceError } from "./ResilienceError.ts"
+import { type CircuitOpen, circuitOpen, type ResilienceError, resilienceError } from "./ResilienceError.ts"
 import type { ResilienceObserver } from "./ResilienceObserver.ts"
 
 /** A call that came while the circuit was not closed. */
@@ -40,12 +40,16 @@ export class CircuitBreakerImpl {
   readonly reset: Effect.Effect<void>
   readonly ref: Ref.Ref<CircuitState.CircuitState>
   private readonly listeners = new Set<(transition: Transition) => void>()
+  /** Why callers were refused last, and for how long. */
+  private reason: CircuitOpen
+  private refusedMillis = 0
   /** Whether a closed circuit without failures can skip a success. */
   private readonly skipsSuccess: boolean
 
   constructor(settings: Settings, observer: ResilienceObserver | undefined) {
     this.name = settings.name
     this.settings = settings
+    this.reason = circuitOpen(settings.name, Duration.zero)
     this.ref = Ref.makeUnsafe(CircuitState.initial(settings))
     this.skipsSuccess = settings.emptyWindow instanceof ConsecutiveWindow
     if (observer?.onTransition !== undefined) this.listeners.add(observer.onTransition)
@@ -180,8 +184,13 @@ export class CircuitBreakerImpl {
   }
 
   private refuse(millis: number, record: CallRecord | undefined): Effect.Effect<never, ResilienceError> {
-    // Whole milliseconds, and never too few of them.
-    const error = resilienceError(circuitOpen(this.name, Duration.millis(Math.ceil(millis))))
+    // Whole milliseconds, and never too few of them: callers that are refused within one share their reason.
+    const whole = Math.ceil(millis)
+    if (whole !== this.refusedMillis) {
+      this.refusedMillis = whole
+      this.reason = circuitOpen(this.name, Duration.millis(whole))
+    }
+    const error = resilienceError(this.reason)
     return Effect.fail(record === undefined ? error : record.refuse("rejected", error))
   }
 

@@ -54,12 +54,13 @@ export class KeyedRegistry<E extends Entry> {
   // A hand goes round the entries. It clears the mark of those that were used since it last came by and takes the first
   // that is idle and unmarked, so twice round is enough.
   private forgetOne(): boolean {
-    for (let looked = 0; looked <= 2 * this.entries.size; looked++) {
+    for (let left = 2 * this.entries.size; left > 0;) {
       const step = this.hand.next()
       if (step.done === true) {
         this.hand = this.entries.values()
         continue
       }
+      left -= 1
       const entry = step.value
       if (entry.isUsed) entry.isUsed = false
       else if (entry.isIdle()) {

@@ -122,12 +122,15 @@ const planOf = (settings: Settings, tool: ToolMeta): Plan => {
   }
 }
 
+// Retries and hedges of a tool come out of one budget, whoever names it.
+const budgetOption = ({ hedge, retry }: ResiliencePolicy.ResiliencePolicy): Retry.Options["budget"] =>
+  (retry === false ? undefined : retry?.budget) ?? (hedge === false ? undefined : hedge?.budget)
+
 const compile = (plan: Plan, guard: Guard): ToolMiddleware.Around<ResilienceError> => {
   const { hedges, mayRepeat, policy, where } = plan
   const { observer } = guard
-  const budget = (policy.retry === false || mayRepeat === never) && !hedges
-    ? undefined
-    : guard.budgetOf(policy.retry === false ? undefined : policy.retry?.budget, `${where}: retry.budget`)
+  const repeats = policy.retry !== false && mayRepeat !== never
+  const budget = repeats || hedges ? guard.budgetOf(budgetOption(policy), `${where}: retry.budget`) : undefined
   const shared = { budget, observer }
   const once = {
     bulkhead: policy.bulkhead === false ? undefined : guard.bulkheadOf(policy.bulkhead ?? {}, `${where}: bulkhead`),
@@ -186,15 +189,15 @@ const make = (
     const plan = planOf(settings, tool)
     let guard = guards.get(plan.key)
     let around = compile(plan, guard)
-    return (call, next) =>
-      Effect.suspend(() => {
-        if (guard.isForgotten) {
-          guard = guards.get(plan.key)
-          around = compile(plan, guard)
-        }
-        guard.isUsed = true
-        return around(call, next)
-      })
+    // Now, and not when the call is run: a mark is good for a whole round of the registry, which no call waits for.
+    return (call, next) => {
+      if (guard.isForgotten) {
+        guard = guards.get(plan.key)
+        around = compile(plan, guard)
+      }
+      guard.isUsed = true
+      return around(call, next)
+    }
   },
   explain: (tool) => explain(planOf(settings, tool), guards)
 })

@@ -10,7 +10,7 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
-import { monotonicMillis } from "../internal/monotonic.ts"
+import { monotonicMillisOf } from "../internal/monotonic.ts"
 
 /** @internal A place in the queue. */
 export class Waiter {
@@ -49,14 +49,15 @@ export class WaitQueue {
 
   /** Queues a waiter at the end. */
   push(fiber: Fiber.Fiber<unknown, unknown>, wake: (isServed: boolean) => void): Waiter {
-    const deadline = this.#maxWait === Infinity ? Infinity : monotonicMillis(fiber) + this.#maxWait
+    const clock = fiber.getRef(Clock.Clock)
+    const deadline = this.#maxWait === Infinity ? Infinity : monotonicMillisOf(clock) + this.#maxWait
     const waiter = new Waiter(fiber, deadline, wake)
     waiter.previous = this.#last
     if (this.#last === undefined) this.#first = waiter
     else this.#last.next = waiter
     this.#last = waiter
     this.length += 1
-    if (deadline !== Infinity && this.#timer === undefined) this.#arm(fiber, this.#maxWait)
+    if (deadline !== Infinity && this.#timer === undefined) this.#arm(fiber, clock, this.#maxWait)
     return waiter
   }
 
@@ -84,15 +85,15 @@ export class WaitQueue {
     if (this.length === 0) this.#disarm()
   }
 
-  #arm(fiber: Fiber.Fiber<unknown, unknown>, millis: number): void {
-    const clock = fiber.getRef(Clock.Clock)
+  // The clock is looked up while its fiber runs: one that has ended knows only the host's.
+  #arm(fiber: Fiber.Fiber<unknown, unknown>, clock: Clock.Clock, millis: number): void {
     const timer = Effect.runForkWith(fiber.context)(clock.sleep(Duration.millis(millis)))
     this.#timer = timer
     timer.addObserver(() => {
       // A timer that was put down does nothing, and another may have taken its place.
       if (this.#timer !== timer) return
       this.#timer = undefined
-      this.#expire(fiber)
+      this.#expire(clock)
     })
   }
 
@@ -102,8 +103,8 @@ export class WaitQueue {
     timer?.interruptUnsafe()
   }
 
-  #expire(fiber: Fiber.Fiber<unknown, unknown>): void {
-    const now = monotonicMillis(fiber)
+  #expire(clock: Clock.Clock): void {
+    const now = monotonicMillisOf(clock)
     const expired: Array<Waiter> = []
     let first = this.#first
     while (first !== undefined && first.deadline <= now + toleranceMillis) {
@@ -111,7 +112,7 @@ export class WaitQueue {
       expired.push(first)
       first = this.#first
     }
-    if (first !== undefined) this.#arm(first.fiber, first.deadline - now)
+    if (first !== undefined) this.#arm(first.fiber, clock, first.deadline - now)
     if (expired.length > 0) this.#onExpired(expired)
   }
 }

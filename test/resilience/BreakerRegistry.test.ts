@@ -35,6 +35,15 @@ describe("BreakerRegistry", () => {
       assert.isTrue(yield* isRefused(breakers, "open"))
     }))
 
+  it.effect("finds place for one more wherever it looked last", () =>
+    Effect.gen(function*() {
+      const breakers = yield* BreakerRegistry.make({ maxKeys: 1 })
+      for (const key of ["a", "b", "c", "d"]) {
+        yield* breakers.execute(key, Effect.void)
+        assert.deepStrictEqual(yield* keys(breakers), [key])
+      }
+    }))
+
   it.effect("lets keys that find no place share a circuit, so that none is without", () =>
     Effect.gen(function*() {
       const breakers = yield* BreakerRegistry.make({ maxFailures: 2, maxKeys: 2 })

@@ -97,6 +97,22 @@ describe("Bulkhead", () => {
       assert.deepStrictEqual(yield* counts(bulkhead), [0, 0, 2])
     }))
 
+  it.effect("waits as long for the second in the queue when the first has gone", () =>
+    Effect.gen(function*() {
+      const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueue: 5, maxWait: "1 second" })
+      const busy = yield* occupy(bulkhead)
+      const first = yield* occupy(bulkhead)
+      yield* TestClock.adjust("600 millis")
+      const second = yield* occupy(bulkhead)
+      yield* Fiber.interrupt(first)
+      yield* TestClock.adjust("999 millis")
+      assert.deepStrictEqual(yield* counts(bulkhead), [1, 1, 0])
+      yield* TestClock.adjust("1 millis")
+      assert.deepStrictEqual(yield* counts(bulkhead), [1, 0, 1])
+      yield* Fiber.await(second)
+      yield* Fiber.interrupt(busy)
+    }))
+
   it.effect("does not refuse a waiter that was served in time", () =>
     Effect.gen(function*() {
       const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxQueue: 5, maxWait: "1 second" })
