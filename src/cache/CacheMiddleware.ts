@@ -41,7 +41,7 @@ export class CacheMiddleware extends Context.Service<CacheMiddleware, ToolMiddle
  * **Example** (Asking for a fresh answer)
  *
  * ```ts
- * import { Effect } from "effect"
+ * import { Effect, Layer } from "effect"
  * import { ToolMeta, ToolPipeline } from "effect-toolops"
  * import { CacheMiddleware, ToolCache } from "effect-toolops/cache"
  *
@@ -51,12 +51,12 @@ export class CacheMiddleware extends Context.Service<CacheMiddleware, ToolMiddle
  * const program = Effect.gen(function*() {
  *   const pipeline = yield* ToolPipeline.make(CacheMiddleware.CacheMiddleware)
  *   const call = pipeline.run({ tool: now }, Effect.sync(() => time++))
- *   return [yield* call, yield* call, yield* call.pipe(Effect.provideService(CacheMiddleware.CacheMode, "refresh")), yield* call]
+ *   const fresh = Effect.provideService(call, CacheMiddleware.CacheMode, "refresh")
+ *   return [yield* call, yield* call, yield* fresh, yield* call]
  * })
  *
- * await Effect.runPromise(
- *   program.pipe(Effect.provide(CacheMiddleware.layer), Effect.provide(ToolCache.layerMemory()))
- * ) // => [1, 1, 2, 2]
+ * const Live = CacheMiddleware.layer.pipe(Layer.provide(ToolCache.layerMemory()))
+ * await Effect.runPromise(program.pipe(Effect.provide(Live))) // => [1, 1, 2, 2]
  * ```
  *
  * @category references

@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer, Logger } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
 import { CacheMiddleware, CachePolicy, CacheStore, RedisCacheStore, ToolCache } from "effect-toolops/cache"
+import { createClient } from "redis"
 import { redisServer } from "../limit/redisServer.ts"
 import { tcpProxy } from "../support/tcpProxy.ts"
 import { suite } from "./CacheStoreTest.ts"
@@ -125,6 +126,28 @@ describe("RedisCacheStore", () => {
       assert.strictEqual(yield* call, 2)
       assert.strictEqual(yield* call, 2)
     }).pipe(Effect.scoped))
+
+  it.live("makes up for an invalidation that Redis refused, before it gives an answer again", () =>
+    Effect.gen(function*() {
+      const server = yield* redisServer
+      const one = yield* processAt(server.url, { ...roomy, prefix: "p:", retryInterval: "50 millis" })
+      const store = yield* one.store
+      const raw = createClient({ url: server.url })
+      yield* Effect.acquireRelease(Effect.promise(() => raw.connect()), () => Effect.promise(() => raw.close()))
+      const entry = { text: "1", freshMillis: 60_000, keepMillis: 60_000, labels: ["tag:x"], mark: undefined }
+      yield* store.set("k", entry)
+      assert.isDefined(yield* store.get("k"))
+      // A replica of nobody takes reads and refuses writes.
+      yield* Effect.promise(() => raw.sendCommand(["CONFIG", "SET", "replica-read-only", "yes"]))
+      yield* Effect.promise(() => raw.sendCommand(["REPLICAOF", "127.0.0.1", "1"]))
+      yield* Effect.promise(() => raw.sendCommand(["CONFIG", "SET", "replica-serve-stale-data", "yes"]))
+      assert.strictEqual((yield* Effect.exit(store.invalidate(["tag:x"])))._tag, "Failure")
+      yield* Effect.sleep(150)
+      assert.strictEqual((yield* Effect.exit(store.get("k")))._tag, "Failure")
+      yield* Effect.promise(() => raw.sendCommand(["REPLICAOF", "NO", "ONE"]))
+      yield* Effect.sleep(300)
+      assert.isUndefined(yield* store.get("k"))
+    }).pipe(Effect.scoped, Effect.provide(quiet)))
 
   it.live("lets labels end with their entries", () =>
     Effect.gen(function*() {

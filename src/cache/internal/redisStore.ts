@@ -112,14 +112,20 @@ export class RedisStore implements Store {
     )
   }
 
+  // Whatever kept an invalidation from being done, nothing is read until it is.
   invalidate(labels: ReadonlyArray<string>): Effect.Effect<void, CacheError.CacheError> {
-    return Effect.onError(this.#forget(labels, this.#send), () => Effect.sync(() => this.#owe(labels)))
+    return Effect.onError(this.#forget(labels, this.#send), () =>
+      Effect.suspend(() => {
+        this.#owe(labels)
+        return this.#goDown
+      }))
   }
 
   get clear(): Effect.Effect<void, CacheError.CacheError> {
     return Effect.onError(this.#forgetAll(this.#send), () =>
-      Effect.sync(() => {
+      Effect.suspend(() => {
         this.#owesAll = true
+        return this.#goDown
       }))
   }
 
@@ -335,7 +341,7 @@ export class RedisStore implements Store {
               : Effect.fail(this.#unavailable(undefined)))
         })
       )
-      const again: Effect.Effect<void> = Effect.matchEffect(Effect.andThen(question, this.#comeBack), {
+      const again: Effect.Effect<void> = Effect.matchEffect(Effect.flatMap(question, () => this.#comeBack()), {
         onSuccess: () => Effect.void,
         onFailure: () => Effect.suspend(() => again)
       })
@@ -343,22 +349,25 @@ export class RedisStore implements Store {
     })
   }
 
-  get #comeBack(): Effect.Effect<void, CacheError.CacheError> {
+  #comeBack(): Effect.Effect<void, CacheError.CacheError> {
     return Effect.suspend(() => {
-      // Calls stay away until what was invalidated meanwhile is gone.
+      // Calls stay away until what was invalidated meanwhile is gone, and what is invalidated while that is done.
       const labels = Array.from(this.#owed)
       const all = this.#owesAll
-      const settled = all
-        ? this.#forgetAll(this.#timed)
-        : labels.length > 0
-        ? this.#forget(labels, this.#timed)
-        : Effect.void
-      return Effect.map(settled, () => {
-        if (all) this.#owesAll = false
-        for (const label of labels) this.#owed.delete(label)
+      this.#owed.clear()
+      this.#owesAll = false
+      if (!all && labels.length === 0) {
         this.#offset = undefined
         this.#isDown = false
-      })
+        return Effect.void
+      }
+      const settled = all ? this.#forgetAll(this.#timed) : this.#forget(labels, this.#timed)
+      const again = Effect.onError(settled, () =>
+        Effect.sync(() => {
+          if (all) this.#owesAll = true
+          else this.#owe(labels)
+        }))
+      return Effect.flatMap(again, () => this.#comeBack())
     })
   }
 }
