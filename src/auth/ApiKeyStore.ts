@@ -104,7 +104,12 @@ export class ApiKeyStoreError extends Schema.TaggedError<ApiKeyStoreError>(
   }
 }
 
-/** @internal A key in memory, with the identity that it stands for once somebody has asked. */
+/**
+ * A key in memory, with the identity that it stands for once somebody has asked.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Kept {
   readonly record: ApiKeyRecord
   identity: Option.Option<Identity.Identity> | undefined
@@ -126,7 +131,7 @@ export class ApiKeyStore extends Context.Service<ApiKeyStore, {
   readonly register: (key: Registration) => Effect.Effect<ApiKeyRecord, ApiKeyStoreError>
   readonly revoke: (id: string) => Effect.Effect<boolean, ApiKeyStoreError>
   readonly list: Effect.Effect<ReadonlyArray<ApiKeyRecord>, ApiKeyStoreError>
-  /** @internal `find` for a store that has its answers at hand and compares hashes exactly. */
+  /** `find` for a store that has its answers at hand and compares hashes exactly. Not for users. */
   readonly "~find"?: ((hash: string) => Kept | undefined) | undefined
 }>()("effect-toolops/auth/ApiKey/ApiKeyStore") {}
 

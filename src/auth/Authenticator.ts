@@ -18,7 +18,7 @@ import type { RequestHeadersInput } from "../ToolCall.ts"
 import * as AuthError from "./AuthError.ts"
 import * as Identity from "./Identity.ts"
 import { ambiguous, authorization, header } from "./internal/credentials.ts"
-import { callerOf, find, findNow } from "./internal/findCaller.ts"
+import { type Answer, callerOf, find, findNow } from "./internal/findCaller.ts"
 import { settled } from "./internal/settled.ts"
 
 /**
@@ -42,9 +42,6 @@ export interface Service {
 }
 
 type Running = Fiber.Fiber<unknown, unknown>
-
-/** @internal What an authenticator can say. */
-export type Answer = Option.Option<Identity.Identity> | AuthError.AuthError
 
 /**
  * The authenticator of a program.

@@ -25,6 +25,7 @@ import * as Authenticator from "./Authenticator.ts"
 import * as AuthError from "./AuthError.ts"
 import type * as Identity from "./Identity.ts"
 import { ambiguous, authorization, rawAuthorization } from "./internal/credentials.ts"
+import type { Answer } from "./internal/findCaller.ts"
 import { toIdentity } from "./internal/jwtClaims.ts"
 import * as JwtKey from "./internal/jwtKey.ts"
 import { checkKeys, checkRules, type Rules, verifyNames } from "./internal/jwtOptions.ts"
@@ -204,7 +205,7 @@ const fromSource = (source: JwtKey.KeySource, rules: Rules): Authenticator.Servi
   }
 
   // What is known of a token that has been verified before, if that still counts.
-  const recall = (hash: string, fiber: Running): Authenticator.Answer | undefined => {
+  const recall = (hash: string, fiber: Running): Answer | undefined => {
     const known = cache?.get(hash)
     if (known === undefined) return undefined
     if (wallClock(fiber) >= known.expiresAt) {

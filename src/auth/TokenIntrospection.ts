@@ -30,6 +30,7 @@ import * as AuthError from "./AuthError.ts"
 import * as Identity from "./Identity.ts"
 import { boundedFetch, checkUrl } from "./internal/boundedFetch.ts"
 import { ambiguous, authorization, rawAuthorization } from "./internal/credentials.ts"
+import type { Answer } from "./internal/findCaller.ts"
 import { at, claimPath, isFor, isName, millisOf, scopesOf, strings } from "./internal/jwtClaims.ts"
 import { freezeDeep, isObject, parseStrictBytes } from "./internal/strictJson.ts"
 
@@ -252,7 +253,7 @@ const fromSettings = (
     }
 
     // What is known of a token, if that still counts.
-    const recall = (hash: string, fiber: Fiber.Fiber<unknown, unknown>): Authenticator.Answer | undefined => {
+    const recall = (hash: string, fiber: Fiber.Fiber<unknown, unknown>): Answer | undefined => {
       const known = cache?.get(hash)
       if (known === undefined) return undefined
       if (fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() >= known.expiresAt) {

@@ -16,7 +16,7 @@ export interface Reply {
   readonly body: Uint8Array
 }
 
-/** @internal Nothing usable came back. `why` is one of our own words. */
+/** Nothing usable came back. `why` is one of our own words. */
 export class FetchFailure {
   readonly why: string
   constructor(why: string) {

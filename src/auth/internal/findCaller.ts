@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type * as Option from "effect/Option"
 import type { RequestHeadersInput } from "../../ToolCall.ts"
-import type { Answer, Service } from "../Authenticator.ts"
+import type { Service } from "../Authenticator.ts"
 import * as AuthError from "../AuthError.ts"
 import type * as Identity from "../Identity.ts"
 import { header } from "./credentials.ts"
@@ -11,6 +11,9 @@ import { header } from "./credentials.ts"
 // Asking code that may be anybody's, so that nothing it does lets a caller in.
 
 type Running = Fiber.Fiber<unknown, unknown>
+
+/** What an authenticator can say. */
+export type Answer = Option.Option<Identity.Identity> | AuthError.AuthError
 
 /** The caller that an answer means, the anonymous one included. */
 export const callerOf = (authenticator: Service, answer: Answer): Identity.Identity | AuthError.AuthError => {

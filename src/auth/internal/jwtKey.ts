@@ -2,7 +2,6 @@ import type * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Jose from "jose"
 import type { AuthError } from "../AuthError.ts"
-import { refused } from "../AuthError.ts"
 import { isCanonicalBase64Url, isObject } from "./strictJson.ts"
 
 // Keys that verify signatures, each bound to the algorithms that it may be used with (RFC 8725, 3.1).
@@ -63,9 +62,6 @@ export const select = (
   const nameless = fitting.filter((key) => key.kid === undefined)
   return nameless.length === 1 ? nameless[0] : undefined
 }
-
-/** @internal */
-export const keyNotFound = (): AuthError => refused("KeyNotFound")
 
 const bytesOf = (value: unknown): Uint8Array | undefined =>
   typeof value === "string" && isCanonicalBase64Url(value) ? Jose.base64url.decode(value) : undefined
