@@ -1,6 +1,6 @@
 import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Redacted, Schema } from "effect"
+import { Config, ConfigProvider, Effect, Layer, Redacted, Schema } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
 import { ApiKey, Authenticator, AuthMiddleware, Authorizer, HttpAuth, Identity, Jwt, Rbac } from "effect-toolops/auth"
 import { HttpRouter, HttpServer, HttpServerResponse } from "effect/http"
@@ -212,6 +212,24 @@ describe("HttpAuth", () => {
       assert.throws(() => HttpAuth.layerMetadata({ ...metadata, ...given }), message)
     })
   }
+
+  it.live("takes the document from configuration", () =>
+    Effect.gen(function*() {
+      const Document = HttpAuth.layerMetadataConfig({
+        resource: Config.String("RESOURCE"),
+        authorizationServers: Config.map(Config.String("ISSUER"), (issuer) => [issuer])
+      })
+      const env = ConfigProvider.fromUnknown({ RESOURCE: "https://tools.example", ISSUER: issuer })
+      const { dispose, handler } = HttpRouter.toWebHandler(
+        Document.pipe(Layer.provide(ConfigProvider.layer(env)), Layer.orDie),
+        { disableLogger: true }
+      )
+      const response = yield* Effect.promise(() =>
+        handler(new Request("https://tools.example/.well-known/oauth-protected-resource"))
+      )
+      assert.deepInclude(yield* Effect.promise(() => response.json()), { authorization_servers: [issuer] })
+      yield* Effect.promise(dispose)
+    }))
 
   it.live("guards the endpoints of an HttpApi", () =>
     Effect.gen(function*() {

@@ -44,6 +44,26 @@ const rsa = Crypto.generateKeyPairSync("rsa", { modulusLength: 2048 })
 const jwkOf = (key: Crypto.KeyObject, more: object = {}) => ({ ...key.export({ format: "jwk" }), ...more })
 const pemOf = (key: Crypto.KeyObject) => key.export({ type: "spki", format: "pem" }) as string
 
+// A certificate made with openssl, and a token that was signed with its key before that was thrown away.
+const certified = {
+  token: [
+    "eyJhbGciOiJFUzI1NiJ9",
+    "eyJpc3MiOiJodHRwczovL2lzc3Vlci5leGFtcGxlIiwiYXVkIjoiaHR0cHM6Ly90b29scy5leGFtcGxlIiwic3ViIjoiYWRhIiwiZXhwIjozMDAsImlhdCI6MH0",
+    "wqoxoqvS9obo9OU7tGKOPXH-qABIBUxFmAgPbm95LzyYgh-1lVmA7tlLPDzUrvF4ysORx1NFBCKToiVNtt1NUA"
+  ].join("."),
+  certificate: `-----BEGIN CERTIFICATE-----
+MIIBiDCCAS+gAwIBAgIUHs9GJD9faiEew40U/cwn26lU/48wCgYIKoZIzj0EAwIw
+GTEXMBUGA1UEAwwOaXNzdWVyLmV4YW1wbGUwIBcNMjYxMTIwMTQ0MDQxWhgPMjEy
+NjEwMjcxNDQwNDFaMBkxFzAVBgNVBAMMDmlzc3Vlci5leGFtcGxlMFkwEwYHKoZI
+zj0CAQYIKoZIzj0DAQcDQgAE/sCz90763AA4Tr5wpaq9S/xMAeCDafnhk712qGTU
+Wc6iPCFZUFtfAj0UlB8J2gW0NqHxqTN3T1vIprluaDoqZqNTMFEwHQYDVR0OBBYE
+FNIbXZ3/7XvYr3CftDwmEEjoRzuJMB8GA1UdIwQYMBaAFNIbXZ3/7XvYr3CftDwm
+EEjoRzuJMA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDRwAwRAIgCpnQqWAD
+tOmXXQOsc+Ea9lKpfd7c2XNsIyntZtbRb/MCIFMRbrLhdEa1M9TwLNiAPeNaDB9n
+TiBqXOIeGHoqVnLh
+-----END CERTIFICATE-----`
+}
+
 describe("Jwt", () => {
   describe("a good token", () => {
     it.effect("gives an identity with principal, tenant, roles, scopes and times", () =>
@@ -93,7 +113,7 @@ describe("Jwt", () => {
     ) {
       it.effect(`may be signed with ${algorithm}`, () => {
         const curve = ({ ES256: "P-256", ES384: "P-384", ES512: "P-521" } as Record<string, string>)[algorithm]
-        const pair = algorithm === "EdDSA"
+        const pair = algorithm.startsWith("Ed")
           ? Crypto.generateKeyPairSync("ed25519")
           : curve === undefined
           ? rsa
@@ -115,6 +135,10 @@ describe("Jwt", () => {
         })
       })
     }
+
+    it.effect("may be verified with a certificate", () => {
+      return all({ value: certified.token }, "ada", { algorithms: ["ES256"], keys: [{ pem: certified.certificate }] })
+    })
 
     it.effect("is found whatever the case of header and scheme", () =>
       Effect.gen(function*() {
