@@ -25,7 +25,7 @@ export interface Settings {
   readonly maxWait: number
 }
 
-// Tokens come in fractions, and fractions of milliseconds are rounded: so much less than a token is a token.
+// Tokens and milliseconds come in fractions, and fractions are rounded: so much is nothing.
 const tolerance = 1e-6
 
 interface Waiter {
@@ -62,16 +62,20 @@ export class RateLimiterImpl {
   }
 
   execute<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | RateLimitError, R> {
-    return Effect.withFiber((fiber) =>
-      this.#take(1, monotonicMillis(fiber)) ? effect : Effect.andThen(this.#wait(1, fiber), effect)
-    )
+    return Effect.withFiber((fiber) => {
+      const now = monotonicMillis(fiber)
+      if (this.#take(1, now)) return effect
+      return this.#refusal(1, fiber, now) ?? Effect.andThen(this.#wait(1, fiber), effect)
+    })
   }
 
   tokens(count: number): Effect.Effect<void, RateLimitError> {
     return Effect.withFiber((fiber) => {
       // Thrown inside the effect, so it is a defect of the caller.
       Check.finite("RateLimiter.tokens", "count", count, { above: 0, maximum: this.settings.burst })
-      return this.#take(count, monotonicMillis(fiber)) ? Effect.void : this.#wait(count, fiber)
+      const now = monotonicMillis(fiber)
+      if (this.#take(count, now)) return Effect.void
+      return this.#refusal(count, fiber, now) ?? this.#wait(count, fiber)
     })
   }
 
@@ -94,12 +98,11 @@ export class RateLimiterImpl {
   }
 
   #wait(count: number, fiber: Fiber.Fiber<unknown, unknown>): Effect.Effect<void, RateLimitError> {
-    const refused = this.#refusal(count, fiber)
-    if (refused !== undefined) return refused
     return Effect.callback((resume) => {
       // The fiber may have yielded since, so look again.
-      if (this.#take(count, monotonicMillis(fiber))) return resume(Effect.void)
-      const refused = this.#refusal(count, fiber)
+      const now = monotonicMillis(fiber)
+      if (this.#take(count, now)) return resume(Effect.void)
+      const refused = this.#refusal(count, fiber, now)
       if (refused !== undefined) return resume(refused)
       const waiter: Waiter = {
         count,
@@ -120,18 +123,20 @@ export class RateLimiterImpl {
   }
 
   // Those in front can only get out of the way sooner, so who may wait is served in time.
-  #refusal(count: number, fiber: Fiber.Fiber<unknown, unknown>): Effect.Effect<never, RateLimitError> | undefined {
+  #refusal(
+    count: number,
+    fiber: Fiber.Fiber<unknown, unknown>,
+    now: number
+  ): Effect.Effect<never, RateLimitError> | undefined {
     const millis = this.#millisUntil(count)
-    const { maxWait } = this.settings
-    if (
-      millis <= maxWait && (maxWait === 0 || monotonicMillis(fiber) + millis < deadlineOf(fiber.getRef(CurrentSlot)))
-    ) return undefined
+    if (millis <= this.settings.maxWait && now + millis < deadlineOf(fiber.getRef(CurrentSlot))) return undefined
     this.#refused += 1
     return Effect.fail(rateLimitError(refusal(RateLimited, {
       _tag: "RateLimited",
       limit: this.name,
       per: "global",
-      retryAfter: Duration.millis(millis)
+      // Rounded up: coming back a little early would be for nothing.
+      retryAfter: Duration.millis(Math.ceil(millis - tolerance))
     })))
   }
 

@@ -11,7 +11,7 @@ import {
   wrap
 } from "cockatiel"
 import { type Duration, Effect, Exit, Schedule, Scope, Semaphore } from "effect"
-import { Bulkhead, CircuitBreaker, RateLimiter, Retry, Timeout } from "effect-toolops/resilience"
+import { Bulkhead, CircuitBreaker, Executor, RateLimiter, Retry, Timeout } from "effect-toolops/resilience"
 import * as EffectCircuitBreaker from "effect/persistence/CircuitBreaker"
 import CircuitBreakerOfOpossum from "opossum"
 import pLimit from "p-limit"
@@ -68,9 +68,20 @@ const inFlightFibers = <E>(lanes: number, call: () => Effect.Effect<unknown, E>)
 
 type Call = <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, unknown>
 
-/** The four parts around each other, put together anew for every call as the stage does. */
-const ours = (concurrent: number, queue = 0): Call => {
-  const bulkhead = Effect.runSync(Bulkhead.make({ maxConcurrent: concurrent, maxQueue: queue }))
+/** The four parts as an executor, which is also how the stage runs them. */
+const ours = (concurrent: number): Call => {
+  const executor = Effect.runSync(Executor.make({
+    bulkhead: { maxConcurrent: concurrent },
+    circuitBreaker: {},
+    retry: {},
+    timeout: {}
+  }))
+  return (effect) => executor.execute(effect)
+}
+
+/** The four parts put around each other by hand. */
+const byHand = (concurrent: number): Call => {
+  const bulkhead = Effect.runSync(Bulkhead.make({ maxConcurrent: concurrent }))
   const breaker = Effect.runSync(CircuitBreaker.make())
   const retry = Effect.runSync(Retry.make())
   const timeout = Effect.runSync(Timeout.make())
@@ -131,6 +142,7 @@ const happyPath = (): Group => {
   const effects = ofEffect(10)
   const guarded = ours(10)
   const call = () => guarded(handlerEffect)
+  const hand = byHand(10)
   return {
     name: "resilience: happy path of bulkhead + breaker + retry + timeout",
     cases: [
@@ -148,7 +160,7 @@ const happyPath = (): Group => {
         check: answered
       },
       {
-        name: "effect-toolops in a fiber",
+        name: "effect-toolops in a fiber, against cockatiel",
         run: inFiber(call),
         check: answered,
         baseline: "cockatiel, cooperative",
@@ -156,11 +168,23 @@ const happyPath = (): Group => {
         maxBytes: 3072
       },
       {
-        name: "effect-toolops in a fiber (2)",
+        name: "effect-toolops in a fiber, against opossum",
         run: inFiber(call),
         check: answered,
         baseline: "opossum (no retry)",
         goal: 2.5
+      },
+      {
+        name: "effect-toolops in a fiber, against the bare handler",
+        run: inFiber(call),
+        check: answered,
+        baseline: "bare handler in a fiber"
+      },
+      {
+        name: "effect-toolops's parts put together by hand",
+        run: inFiber(() => hand(handlerEffect)),
+        check: answered,
+        baseline: "cockatiel, cooperative"
       },
       {
         name: "effect-toolops through runPromise",
