@@ -62,10 +62,7 @@ const requestHeaders = {
   "accept-encoding": "gzip, br"
 }
 
-const who = (authenticator: Authenticator.Service, headers: Record<string, string>) =>
-  Effect.suspend(() => Authenticator.identify(authenticator, { ...requestHeaders, ...headers }))
-
-const whoFrom = (authenticator: Authenticator.Service, headers: Record<string, string>) => {
+const who = (authenticator: Authenticator.Service, headers: Record<string, string>) => {
   const all = { ...requestHeaders, ...headers }
   return Effect.suspend(() => Authenticator.identify(authenticator, all))
 }
@@ -85,7 +82,7 @@ const apiKeys = async (): Promise<Group> => {
       { name: "crypto.hash in a fiber", run: repeat(Effect.sync(() => Crypto.hash("sha256", text))), check: present },
       {
         name: "ApiKey",
-        run: repeat(whoFrom(ApiKey.make(store), { "x-api-key": text })),
+        run: repeat(who(ApiKey.make(store), { "x-api-key": text })),
         check: principal,
         baseline: "crypto.hash in a fiber",
         goal: 1.5
@@ -139,7 +136,7 @@ const tokens = async (): Promise<ReadonlyArray<Group>> => {
       { name: `${algorithm} fast-jwt with its cache`, run: loop(() => fast(token)), check: present },
       {
         name: `${algorithm} Jwt, seen before`,
-        run: repeat(whoFrom(withCache, { authorization })),
+        run: repeat(who(withCache, { authorization })),
         check: principal,
         baseline: `${algorithm} fast-jwt with its cache`,
         goal: 1
