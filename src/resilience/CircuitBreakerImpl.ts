@@ -87,6 +87,8 @@ export class CircuitBreakerImpl {
         }
         case "disabled":
           return effect
+        case "forced-open":
+          return this.refuse(this.settings.openMillis[0]!, record)
         default:
           return this.executeGuarded(fiber, effect, record)
       }
