@@ -26,18 +26,31 @@ export interface Settings {
 }
 
 /** One execution: before its slot, waiting for it, or in it. */
-class Execution implements Slot {
+class Execution implements Slot, Waiter {
   readonly bulkhead: BulkheadImpl
   readonly fiber: Fiber.Fiber<unknown, unknown>
+  readonly effect: Effect.Effect<any, any, any>
+  readonly record: CallRecord | undefined
   /** How many fibers keep the slot: the one that took it, and those that outlive its answer. */
   users = 0
   /** The fiber's context outside the slot, while the work runs. */
   outside: Context.Context<never> | undefined = undefined
-  waiter: Waiter | undefined = undefined
+  place: Waiter["place"] = "none"
+  deadline = 0
+  previous: Waiter | undefined = undefined
+  next: Waiter | undefined = undefined
+  resume: ((effect: Effect.Effect<any, any, any>) => void) | undefined = undefined
 
-  constructor(bulkhead: BulkheadImpl, fiber: Fiber.Fiber<unknown, unknown>) {
+  constructor(
+    bulkhead: BulkheadImpl,
+    fiber: Fiber.Fiber<unknown, unknown>,
+    effect: Effect.Effect<any, any, any>,
+    record: CallRecord | undefined
+  ) {
     this.bulkhead = bulkhead
     this.fiber = fiber
+    this.effect = effect
+    this.record = record
   }
 
   get parent(): Slot | undefined {
@@ -51,34 +64,34 @@ class Execution implements Slot {
     fiber.addObserver(() => this.done())
   }
 
-  enter<A, E, R>(
-    effect: Effect.Effect<A, E, R>,
-    record: CallRecord | undefined
-  ): Effect.Effect<A, E | ResilienceError, R> {
-    const bulkhead = this.bulkhead
-    if (bulkhead.take()) return this.start(effect)
+  enter(): Effect.Effect<any, any, any> {
+    if (this.bulkhead.take()) return this.start()
     return Effect.callback((resume) => {
+      const { bulkhead } = this
       // The fiber may have yielded since, so look again.
-      if (bulkhead.take()) return resume(this.start(effect))
-      if (bulkhead.isFull()) return resume(bulkhead.refuse(record))
-      this.waiter = bulkhead.wait(this.fiber, (isServed) => {
-        resume(isServed ? Effect.suspend(() => this.start(effect)) : Effect.fail(bulkhead.error(record)))
-      })
+      if (bulkhead.take()) return resume(this.start())
+      if (bulkhead.isFull()) return resume(bulkhead.refuse(this.record))
+      this.resume = resume
+      bulkhead.wait(this)
     })
   }
 
-  start<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+  wake(isServed: boolean): void {
+    this.resume!(isServed ? Effect.suspend(() => this.start()) : Effect.fail(this.bulkhead.error(this.record)))
+  }
+
+  start(): Effect.Effect<any, any, any> {
     const fiber = this.fiber
     this.users = 1
     this.outside = fiber.context
     fiber.setContext(Context.add(fiber.context, CurrentSlot, this))
-    return effect
+    return this.effect
   }
 
   leave(): undefined {
     if (this.outside !== undefined) this.fiber.setContext(this.outside)
     if (this.users > 0) this.done()
-    else if (this.waiter !== undefined) this.bulkhead.giveUp(this.waiter)
+    else this.bulkhead.giveUp(this)
   }
 
   done(): void {
@@ -126,12 +139,9 @@ export class BulkheadImpl {
   ): Effect.Effect<A, E | ResilienceError, R> {
     return Effect.withFiber((fiber) => {
       if (this.isFull()) return this.refuse(record)
-      const execution = new Execution(this, fiber)
+      const execution = new Execution(this, fiber, effect, record)
       // The slot is taken inside, when its way back is already in place: a fiber may be interrupted between any two steps.
-      return Effect.onExitPrimitive(
-        Effect.suspend(() => execution.enter(effect, record)),
-        () => execution.leave()
-      )
+      return Effect.onExitPrimitive(Effect.suspend(() => execution.enter()), () => execution.leave())
     })
   }
 
@@ -157,15 +167,15 @@ export class BulkheadImpl {
     return true
   }
 
-  wait(fiber: Fiber.Fiber<unknown, unknown>, wake: (isServed: boolean) => void): Waiter {
+  wait(waiter: Waiter): void {
     this.#change(0, 1, 0)
-    return this.#waiting.push(fiber, wake)
+    this.#waiting.push(waiter)
   }
 
   /** What a waiter does that goes away, whether or not it was given a slot meanwhile. */
   giveUp(waiter: Waiter): void {
-    if (waiter.state === "served") this.release(waiter.fiber)
-    if (waiter.state !== "queued") return
+    if (waiter.place === "served") this.release(waiter.fiber)
+    if (waiter.place !== "queued") return
     this.#waiting.remove(waiter)
     this.#change(0, -1, 0)
   }

@@ -12,21 +12,15 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import { monotonicMillisOf } from "../internal/monotonic.ts"
 
-/** @internal A place in the queue. */
-export class Waiter {
+/** @internal What can stand in one queue, once. */
+export interface Waiter {
   readonly fiber: Fiber.Fiber<unknown, unknown>
-  readonly deadline: number
+  place: "none" | "queued" | "served" | "gone"
+  deadline: number
+  previous: Waiter | undefined
+  next: Waiter | undefined
   /** Called once, some time after the place was left: with true for a turn, with false for waiting too long. */
-  readonly wake: (isServed: boolean) => void
-  state: "queued" | "served" | "gone" = "queued"
-  previous: Waiter | undefined = undefined
-  next: Waiter | undefined = undefined
-
-  constructor(fiber: Fiber.Fiber<unknown, unknown>, deadline: number, wake: (isServed: boolean) => void) {
-    this.fiber = fiber
-    this.deadline = deadline
-    this.wake = wake
-  }
+  wake(isServed: boolean): void
 }
 
 // Timers may fire a little early. A waiter whose time is up but for this much has waited long enough.
@@ -48,17 +42,17 @@ export class WaitQueue {
   }
 
   /** Queues a waiter at the end. */
-  push(fiber: Fiber.Fiber<unknown, unknown>, wake: (isServed: boolean) => void): Waiter {
-    const clock = fiber.getRef(Clock.Clock)
-    const deadline = this.#maxWait === Infinity ? Infinity : monotonicMillisOf(clock) + this.#maxWait
-    const waiter = new Waiter(fiber, deadline, wake)
+  push(waiter: Waiter): void {
+    waiter.place = "queued"
     waiter.previous = this.#last
     if (this.#last === undefined) this.#first = waiter
     else this.#last.next = waiter
     this.#last = waiter
     this.length += 1
-    if (deadline !== Infinity && this.#timer === undefined) this.#arm(fiber, clock, this.#maxWait)
-    return waiter
+    if (this.#maxWait === Infinity) return
+    const clock = waiter.fiber.getRef(Clock.Clock)
+    waiter.deadline = monotonicMillisOf(clock) + this.#maxWait
+    if (this.#timer === undefined) this.#arm(waiter.fiber, clock, this.#maxWait)
   }
 
   /** Takes a waiter out, wherever it is. */
@@ -73,8 +67,8 @@ export class WaitQueue {
     return first
   }
 
-  #leave(waiter: Waiter, state: "served" | "gone"): void {
-    waiter.state = state
+  #leave(waiter: Waiter, place: "served" | "gone"): void {
+    waiter.place = place
     if (waiter.previous === undefined) this.#first = waiter.next
     else waiter.previous.next = waiter.next
     if (waiter.next === undefined) this.#last = waiter.previous
