@@ -6,7 +6,8 @@
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
+import * as Effectable from "effect/Effectable"
+import * as Fiber from "effect/Fiber"
 import * as Ref from "effect/Ref"
 import type { CallRecord } from "../CallRecord.ts"
 import { refusal } from "../internal/refusal.ts"
@@ -25,8 +26,29 @@ export interface Settings {
   readonly retryAfter: Duration.Duration
 }
 
-/** One execution: before its slot, waiting for it, or in it. */
-class Execution implements Slot, Waiter {
+/** What `execute` gives: an effect that is an object of its own, which is lighter than a closure in another. */
+class Guarded extends Effectable.Class<any, any, any> {
+  readonly bulkhead: BulkheadImpl
+  readonly effect: Effect.Effect<any, any, any>
+  readonly record: CallRecord | undefined
+
+  constructor(bulkhead: BulkheadImpl, effect: Effect.Effect<any, any, any>, record: CallRecord | undefined) {
+    super()
+    this.bulkhead = bulkhead
+    this.effect = effect
+    this.record = record
+  }
+
+  asEffect(): Effect.Effect<any, any, any> {
+    if (this.bulkhead.isFull()) return this.bulkhead.refuse(this.record)
+    const execution = new Execution(this.bulkhead, Fiber.getCurrent()!, this.effect, this.record)
+    // The slot is taken inside, when its way back is already in place: a fiber may be interrupted between any two steps.
+    return Effect.onExitPrimitive(execution, () => execution.leave())
+  }
+}
+
+/** One execution: before its slot, waiting for it, or in it. As an effect it takes the slot and goes on. */
+class Execution extends Effectable.Class<any, any, any> implements Slot, Waiter {
   readonly bulkhead: BulkheadImpl
   readonly fiber: Fiber.Fiber<unknown, unknown>
   readonly effect: Effect.Effect<any, any, any>
@@ -47,6 +69,7 @@ class Execution implements Slot, Waiter {
     effect: Effect.Effect<any, any, any>,
     record: CallRecord | undefined
   ) {
+    super()
     this.bulkhead = bulkhead
     this.fiber = fiber
     this.effect = effect
@@ -64,7 +87,7 @@ class Execution implements Slot, Waiter {
     fiber.addObserver(() => this.done())
   }
 
-  enter(): Effect.Effect<any, any, any> {
+  asEffect(): Effect.Effect<any, any, any> {
     if (this.bulkhead.take()) return this.start()
     return Effect.callback((resume) => {
       const { bulkhead } = this
@@ -77,7 +100,9 @@ class Execution implements Slot, Waiter {
   }
 
   wake(isServed: boolean): void {
-    this.resume!(isServed ? Effect.suspend(() => this.start()) : Effect.fail(this.bulkhead.error(this.record)))
+    // Served, and gone before it was told.
+    if (isServed && this.place !== "served") return
+    this.resume!(isServed ? this.start() : Effect.fail(this.bulkhead.error(this.record)))
   }
 
   start(): Effect.Effect<any, any, any> {
@@ -137,12 +162,7 @@ export class BulkheadImpl {
     effect: Effect.Effect<A, E, R>,
     record: CallRecord | undefined
   ): Effect.Effect<A, E | ResilienceError, R> {
-    return Effect.withFiber((fiber) => {
-      if (this.isFull()) return this.refuse(record)
-      const execution = new Execution(this, fiber, effect, record)
-      // The slot is taken inside, when its way back is already in place: a fiber may be interrupted between any two steps.
-      return Effect.onExitPrimitive(Effect.suspend(() => execution.enter()), () => execution.leave())
-    })
+    return new Guarded(this, effect, record)
   }
 
   /** Says whether a caller would be refused now. */
@@ -174,10 +194,13 @@ export class BulkheadImpl {
 
   /** What a waiter does that goes away, whether or not it was given a slot meanwhile. */
   giveUp(waiter: Waiter): void {
-    if (waiter.place === "served") this.release(waiter.fiber)
-    if (waiter.place !== "queued") return
-    this.#waiting.remove(waiter)
-    this.#change(0, -1, 0)
+    if (waiter.place === "queued") {
+      this.#waiting.remove(waiter)
+      this.#change(0, -1, 0)
+    } else if (waiter.place === "served") {
+      waiter.place = "gone"
+      this.release(waiter.fiber)
+    }
   }
 
   /** Gives a slot back, to the first in the queue if there is one: the slot is never free in between. */

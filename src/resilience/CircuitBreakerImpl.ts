@@ -5,8 +5,9 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Effectable from "effect/Effectable"
 import type * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import * as Stream from "effect/Stream"
@@ -25,6 +26,24 @@ class Admission {
   generation = -1
   probe: CircuitState.Probe | undefined = undefined
   startedAt = 0
+}
+
+/** What `execute` gives: an effect that is an object of its own, which is lighter than a closure in another. */
+class Guarded extends Effectable.Class<any, any, any> {
+  readonly breaker: CircuitBreakerImpl
+  readonly effect: Effect.Effect<any, any, any>
+  readonly record: CallRecord | undefined
+
+  constructor(breaker: CircuitBreakerImpl, effect: Effect.Effect<any, any, any>, record: CallRecord | undefined) {
+    super()
+    this.breaker = breaker
+    this.effect = effect
+    this.record = record
+  }
+
+  asEffect(): Effect.Effect<any, any, any> {
+    return this.breaker.run(this.effect, this.record)
+  }
 }
 
 /** @internal */
@@ -77,22 +96,32 @@ export class CircuitBreakerImpl {
     effect: Effect.Effect<A, E, R>,
     record: CallRecord | undefined
   ): Effect.Effect<A, E | ResilienceError, R> {
-    return Effect.withFiber((fiber) => {
-      const { generation, status } = this.ref.ref.current
-      switch (status) {
-        case "closed":
-        case "metrics-only": {
-          const startedAt = this.startedAt(fiber)
-          return Effect.onExitPrimitive(effect, (exit) => this.settle(fiber, generation, undefined, startedAt, exit))
-        }
-        case "disabled":
-          return effect
-        case "forced-open":
-          return this.refuse(this.settings.openMillis[0]!, record)
-        default:
-          return this.executeGuarded(fiber, effect, record)
+    return new Guarded(this, effect, record)
+  }
+
+  /** What a guarded effect does when it is run. */
+  run<A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    record: CallRecord | undefined
+  ): Effect.Effect<A, E | ResilienceError, R> {
+    const fiber = Fiber.getCurrent()!
+    const { generation, status } = this.ref.ref.current
+    switch (status) {
+      case "closed":
+      case "metrics-only": {
+        const startedAt = this.startedAt(fiber)
+        return Effect.onExitPrimitive(
+          effect,
+          (exit) => this.settle(fiber, generation, undefined, startedAt, exit)
+        )
       }
-    })
+      case "disabled":
+        return effect
+      case "forced-open":
+        return this.refuse(this.settings.openMillis[0]!, record)
+      default:
+        return this.executeGuarded(fiber, effect, record)
+    }
   }
 
   /** Says whether the circuit is closed: nothing would be lost by forgetting it but failures of the past. */
