@@ -149,6 +149,37 @@ export class CallRecord {
     this.errorType = "interrupted"
     return this.outcome = "interrupted"
   }
+
+  /**
+   * Says whether the call ended because of its caller (not authenticated, not allowed), which says nothing about the
+   * tool and nothing about the call of anybody else.
+   */
+  isCallersFault(cause: Cause.Cause<unknown>): boolean {
+    if (this.refusedAs !== "unauthenticated" && this.refusedAs !== "denied") return false
+    return cause.reasons.some((reason) => Cause.isFailReason(reason) && reason.error === this.refusedBy)
+  }
+
+  /** Without the caller and without what the caller sent. */
+  toJSON(): unknown {
+    return {
+      _id: "effect-toolops/CallRecord",
+      outcome: this.outcome,
+      errorType: this.errorType,
+      startedAt: this.startedAt,
+      durationMillis: this.durationMillis,
+      cache: this.cache,
+      attempts: this.attempts,
+      dependency: this.dependency
+    }
+  }
+
+  toString(): string {
+    return JSON.stringify(this.toJSON())
+  }
+
+  [Symbol.for("nodejs.util.inspect.custom")](): unknown {
+    return this.toJSON()
+  }
 }
 
 // Tags are written by programmers; other names may hold anything, so they are not passed on.

@@ -64,15 +64,16 @@ export interface CallOptions {
 }
 
 /**
- * What `make` takes.
+ * What `make` takes. `input` may be left out only where the tool takes none: for the cache two calls without an input are
+ * the same call.
  *
  * @category options
  * @since 0.1.0
  */
-export interface Options<out V extends Varies = Varies> extends CallOptions {
-  readonly tool: ToolMeta<any, V>
-  readonly input?: unknown
-}
+export type Options<V extends Varies = Varies, Input = any> =
+  & CallOptions
+  & { readonly tool: ToolMeta<Input, V> }
+  & ([undefined] extends [Input] ? { readonly input?: Input | undefined } : { readonly input: Input })
 
 // Names of calls only have to differ. The prefix differs between processes and the counter within one, so no call pays
 // for random bytes.
@@ -84,30 +85,47 @@ const nextCallId = (): string => {
   return `${prefix}-${counter.toString(36)}`
 }
 
+// What must not be printed is private: formatters read every property that an object owns, whatever `toJSON` says.
 class ToolCallImpl<V extends Varies> implements ToolCall<V> {
   readonly tool: ToolMeta<any, V>
-  readonly input: unknown
-  action: string
-  headers: RequestHeadersInput | undefined
-  idempotencyKey: string | undefined
-  readonly record: CallRecord = new CallRecord()
-  givenCallId: string | undefined
+  readonly action: string
+  readonly idempotencyKey: string | undefined
+  readonly #input: unknown
+  readonly #headers: RequestHeadersInput | undefined
+  readonly #record: CallRecord = new CallRecord()
+  #callId: string | undefined
 
   constructor(tool: ToolMeta<any, V>, input: unknown, options: CallOptions | undefined) {
     this.tool = tool
-    this.input = input
     this.action = options?.action ?? "call"
-    this.headers = options?.headers
     this.idempotencyKey = options?.idempotencyKey
-    this.givenCallId = options?.callId
+    this.#input = input
+    this.#headers = options?.headers
+    this.#callId = options instanceof ToolCallImpl ? options.#callId : options?.callId
+  }
+
+  get input(): unknown {
+    return this.#input
+  }
+
+  get headers(): RequestHeadersInput | undefined {
+    return this.#headers
+  }
+
+  get record(): CallRecord {
+    return this.#record
   }
 
   get callId(): string {
-    return this.givenCallId ??= nextCallId()
+    return this.#callId ??= nextCallId()
   }
 
   toJSON(): unknown {
     return { _id: "effect-toolops/ToolCall", tool: this.tool.id, action: this.action, callId: this.callId }
+  }
+
+  toString(): string {
+    return JSON.stringify(this.toJSON())
   }
 
   [Symbol.for("nodejs.util.inspect.custom")](): unknown {
@@ -132,13 +150,13 @@ export const start = <V extends Varies>(
 ): ToolCall<V> => new ToolCallImpl(tool, input, options)
 
 /** @internal The same call with a new record. Keeps a name that was given or has been read. */
-export const restart = <V extends Varies>(call: Options<V> | ToolCall<V>): ToolCall<V> => {
-  const next = new ToolCallImpl(call.tool, call.input, call instanceof ToolCallImpl ? undefined : call)
-  if (call instanceof ToolCallImpl) {
-    next.action = call.action
-    next.headers = call.headers
-    next.idempotencyKey = call.idempotencyKey
-    next.givenCallId = call.givenCallId
-  }
-  return next
-}
+export const restart = <V extends Varies>(call: Options<V> | ToolCall<V>): ToolCall<V> =>
+  new ToolCallImpl(call.tool, call.input, call)
+
+/** @internal The call without its caller: no headers, and a record that nobody has written to. */
+export const withoutCaller = <V extends Varies>(call: ToolCall<V>): ToolCall<V> =>
+  new ToolCallImpl(call.tool, call.input, {
+    action: call.action,
+    callId: call.callId,
+    idempotencyKey: call.idempotencyKey
+  })

@@ -153,6 +153,13 @@ const checkName = (field: string, value: unknown): void => {
   }
 }
 
+const checkObject = (field: string, value: unknown): void => {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    const came = value === null ? "null" : Array.isArray(value) ? "an array" : typeof value
+    throw new TypeError(`${where}: ${field} must be an object, got ${came}`)
+  }
+}
+
 const strings = (field: string, values: ReadonlyArray<string> | undefined): ReadonlyArray<string> => {
   if (values === undefined) return Object.freeze([])
   if (!Array.isArray(values) || !values.every((value) => typeof value === "string" && value.length > 0)) {
@@ -263,7 +270,8 @@ class ToolMetaImpl<Input, V extends Varies> implements ToolMeta<Input, V> {
  * **Details**
  *
  * Throws a `TypeError` that names the field for a bad name, an unknown field, a field of the wrong kind, and for
- * annotations that contradict each other (`readOnly` with `destructive`).
+ * annotations that contradict each other (`readOnly` with `destructive`). What `policy` says is checked by the stages that
+ * go by it, when the tool is wrapped or first called.
  *
  * **Example** (Describing a read-only tool)
  *
@@ -282,6 +290,7 @@ class ToolMetaImpl<Input, V extends Varies> implements ToolMeta<Input, V> {
 export const make = <Input = any, const V extends Varies = "identity">(
   options: Options<Input, V>
 ): ToolMeta<Input, V> => {
+  checkObject("the argument", options)
   Check.known(where, options, Object.keys(optionNames))
   checkName("name", options.name)
   if (options.namespace !== undefined) checkName("namespace", options.namespace)
@@ -290,7 +299,10 @@ export const make = <Input = any, const V extends Varies = "identity">(
   if (options.readOnly === true && options.destructive === true) {
     throw new TypeError(`${where}: a tool cannot be both readOnly and destructive (${options.name})`)
   }
-  if (options.policy !== undefined) Check.known(`${where}: policy`, options.policy, Object.keys(policyNames))
+  if (options.policy !== undefined) {
+    checkObject("policy", options.policy)
+    Check.known(`${where}: policy`, options.policy, Object.keys(policyNames))
+  }
   // `V` defaults to "identity", which is what an absent `varies` means.
   return Object.freeze(new ToolMetaImpl(options, varies as V))
 }

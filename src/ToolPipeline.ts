@@ -14,7 +14,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type { AuthError } from "./auth/AuthError.ts"
 import { AuthMiddleware } from "./auth/AuthMiddleware.ts"
-import type { CurrentIdentity } from "./auth/Identity.ts"
+import { CurrentIdentity } from "./auth/Identity.ts"
 import { CacheMiddleware } from "./cache/CacheMiddleware.ts"
 import type { RateLimitError } from "./limit/RateLimitError.ts"
 import { RateLimitMiddleware } from "./limit/RateLimitMiddleware.ts"
@@ -22,7 +22,7 @@ import { ObserveMiddleware } from "./observe/ObserveMiddleware.ts"
 import type { ResilienceError } from "./resilience/ResilienceError.ts"
 import { ResilienceMiddleware } from "./resilience/ResilienceMiddleware.ts"
 import * as ToolCall from "./ToolCall.ts"
-import type { ToolMeta, Varies } from "./ToolMeta.ts"
+import { isToolMeta, type ToolMeta, type Varies } from "./ToolMeta.ts"
 import * as ToolMiddleware from "./ToolMiddleware.ts"
 
 /**
@@ -36,6 +36,12 @@ export type PipelineError = AuthError | RateLimitError | ResilienceError
 /**
  * What a handler must not need when `varies` says that its answer is for everyone: the answer of one caller would be
  * given to the others. Evaluates to a type that nothing has, named after the mistake.
+ *
+ * **Gotchas**
+ *
+ * The compiler sees it where the tool's type says `everyone`. Where it does not (a nested call, a tool in a list), the
+ * handler of such a tool runs without `CurrentIdentity` and without the request's headers, and a tool that it calls finds
+ * no caller.
  *
  * @category utility types
  * @since 0.1.0
@@ -56,8 +62,8 @@ export interface Pipeline<out E, Provides = never> {
   readonly stages: ReadonlyArray<string>
 
   /** Runs `handler` as the answer to `call`. The handler may be started more than once, or not at all. */
-  readonly run: <A, E1, R, const V extends Varies = Varies>(
-    call: ToolCall.ToolCall<V> | ToolCall.Options<V>,
+  readonly run: <A, E1, R, const V extends Varies = Varies, Input = any>(
+    call: ToolCall.ToolCall<V> | ToolCall.Options<V, Input>,
     handler: Effect.Effect<A, E1, R> & HandlerRule<V, R>
   ) => Effect.Effect<A, E | E1, Exclude<R, Provides>>
 
@@ -169,27 +175,54 @@ export type ProvidesOf<Stages extends ReadonlyArray<StageTag>> = Stages[number] 
 type RequirementOf<Stages extends ReadonlyArray<StageTag>> = Context.Service.Identifier<Stages[number]>
 
 /** What the stages made of one tool. `A`, `E` and `R` of a call pass through it unchanged, which no type can say here. */
-type Path = (call: ToolCall.ToolCall, handler: () => Effect.Effect<any, any, any>) => Effect.Effect<any, any, any>
+interface Path {
+  readonly run: (
+    call: ToolCall.ToolCall,
+    handler: (call: ToolCall.ToolCall) => Effect.Effect<any, any, any>
+  ) => Effect.Effect<any, any, any>
+  /** What a stage threw when it was asked about the tool. */
+  readonly problem: { readonly thrown: unknown } | undefined
+}
+
+// The answer of a tool for everyone goes to everyone, so neither its handler nor a tool that it calls may know the
+// caller, however the compiler was got round.
+const forgetCaller = (context: Context.Context<any>): Context.Context<any> =>
+  Context.add(Context.omit(CurrentIdentity)(context), ToolCall.RequestHeaders, undefined)
 
 const compile = (stages: ReadonlyArray<ToolMiddleware.ToolMiddleware<any, any>>, tool: ToolMeta): Path => {
   // Innermost first, the order in which effects are put around each other.
   const around: Array<ToolMiddleware.Around<any>> = []
-  for (const stage of stages.toReversed()) {
-    const execution = stage.forExecution?.(tool)
-    if (execution !== undefined && !ToolMiddleware.isPassthrough(execution)) around.push(execution)
+  let problem: { readonly thrown: unknown } | undefined = undefined
+  const add = (seatOf: (tool: ToolMeta) => ToolMiddleware.Around<any>): void => {
+    try {
+      const seat = seatOf(tool)
+      if (!ToolMiddleware.isPassthrough(seat)) around.push(seat)
+    } catch (thrown) {
+      // In its place, so that the stages further out see and record what every call of the tool comes to.
+      problem ??= { thrown }
+      around.push(() => Effect.die(thrown))
+    }
   }
-  for (const stage of stages.toReversed()) {
-    const seat = stage.forTool(tool)
-    if (!ToolMiddleware.isPassthrough(seat)) around.push(seat)
-  }
-  return (call, handler) => {
+  for (const stage of stages.toReversed()) if (stage.forExecution !== undefined) add(stage.forExecution)
+  for (const stage of stages.toReversed()) add(stage.forTool)
+  const isForEveryone = tool.varies === "everyone"
+  const run: Path["run"] = (call, handler) => {
     let path: Effect.Effect<any, any, any> = Effect.suspend(() => {
       call.record.attempts += 1
-      return handler()
+      return isForEveryone
+        ? Effect.updateContext(Effect.suspend(() => handler(ToolCall.withoutCaller(call))), forgetCaller)
+        : handler(call)
     })
-    for (let i = 0; i < around.length; i++) path = around[i](call, path)
+    for (let i = 0; i < around.length; i++) {
+      try {
+        path = around[i]!(call, path)
+      } catch (thrown) {
+        path = Effect.die(thrown)
+      }
+    }
     return path
   }
+  return { run, problem }
 }
 
 const fromStages = <E, Provides>(
@@ -200,6 +233,7 @@ const fromStages = <E, Provides>(
   const pathOf = (tool: ToolMeta): Path => {
     let path = paths.get(tool)
     if (path === undefined) {
+      if (!isToolMeta(tool)) throw new TypeError("ToolPipeline: a tool must be made by ToolMeta.make")
       path = compile(stages, tool)
       paths.set(tool, path)
     }
@@ -210,19 +244,18 @@ const fromStages = <E, Provides>(
     run: (call, handler) =>
       Effect.suspend(() => {
         const current = ToolCall.restart(call)
-        return pathOf(current.tool)(current, () => handler)
+        return pathOf(current.tool).run(current, () => handler)
       }),
     wrap: (tool, handler) => {
       const path = pathOf(tool)
+      if (path.problem !== undefined) throw path.problem.thrown
       return (input, options) =>
-        Effect.suspend(() => {
-          const call = ToolCall.start(tool, input, options)
-          return path(call, () => handler(input, call))
-        })
+        Effect.suspend(() => path.run(ToolCall.start(tool, input, options), (call) => handler(input, call)))
     },
     explain: (call) =>
       Effect.suspend(() => {
         const current = ToolCall.restart(call)
+        // In order: what a stage finds out about the caller is what the ones after it go by.
         return Effect.forEach(stages, (stage) =>
           stage.explain === undefined
             ? Effect.succeed<StagePlan>({ stage: stage.name, verdict: "pass", detail: {} })

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer } from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Formatter, Layer, Redacted } from "effect"
 import { type CallRecord, ToolCall, ToolMeta, ToolMiddleware, ToolPipeline } from "effect-toolops"
-import { AuthError, AuthMiddleware, Identity } from "effect-toolops/auth"
-import { CacheMiddleware } from "effect-toolops/cache"
+import { ApiKey, AuthError, AuthMiddleware, Authorizer, Identity } from "effect-toolops/auth"
+import { CacheMiddleware, ToolCache } from "effect-toolops/cache"
 import { RateLimitMiddleware } from "effect-toolops/limit"
 import { ObserveMiddleware } from "effect-toolops/observe"
 import { ResilienceMiddleware } from "effect-toolops/resilience"
@@ -326,12 +326,169 @@ describe("ToolPipeline", () => {
       ])
     }).pipe(Effect.provide(Layer.provide(ToolPipeline.layer, AllPassThrough))))
 
-  it("does not print headers or input of a call", () => {
-    const call = ToolCall.make({ tool: echo, input: { secret: "canary-1" }, headers: { authorization: "canary-2" } })
-    for (
-      const text of [JSON.stringify(call), JSON.stringify({ call }), inspect(call), inspect({ call }, { depth: 9 })]
-    ) {
-      assert.notInclude(text, "canary")
+  describe("a tool for everyone", () => {
+    const shared = ToolMeta.make({ name: "shared", readOnly: true, varies: "everyone" })
+    // What the compiler sees of a tool that is in a list.
+    const [widened] = [shared] as ReadonlyArray<ToolMeta.ToolMeta>
+    const inner = ToolMeta.make({ name: "inner" })
+    const keys = ["ada", "bob"].map((name) => ({
+      id: name,
+      key: Redacted.make(`a-key-of-${name}-that-is-long`),
+      principal: name
+    }))
+    const Live = ToolPipeline.layer.pipe(
+      Layer.provide([
+        ObserveMiddleware.layer(),
+        AuthMiddleware.layer,
+        RateLimitMiddleware.layerPassthrough,
+        CacheMiddleware.layer,
+        ResilienceMiddleware.layer()
+      ]),
+      Layer.provide([ApiKey.layer(), Authorizer.layerAllowAll, ToolCache.layerMemory()]),
+      Layer.provide(ApiKey.layerMemory({ keys }))
+    )
+    const whoami = Effect.map(Identity.CurrentIdentity, (who) => who.principal)
+    const asBoth = <E>(run: (headers: ToolCall.RequestHeadersInput) => Effect.Effect<unknown, E>) =>
+      Effect.forEach(keys, ({ key }) => {
+        const headers = { "X-API-Key": Redacted.value(key) }
+        return Effect.provideService(Effect.exit(run(headers)), ToolCall.RequestHeaders, headers)
+      })
+
+    const ways: Record<
+      string,
+      (p: ToolPipeline.Pipeline<ToolPipeline.PipelineError, Identity.CurrentIdentity>) => (
+        headers: ToolCall.RequestHeadersInput
+      ) => Effect.Effect<unknown, unknown>
+    > = {
+      "through a tool that its handler calls": (p) => {
+        const nested = p.wrap(inner, () => whoami)
+        const outer = p.wrap(shared, () => nested(1))
+        return (headers) => outer(1, { headers })
+      },
+      "through a tool whose type does not say that it is for everyone": (p) => (headers) =>
+        p.run({ tool: widened!, input: 1, headers }, whoami),
+      "through the context": (p) => (headers) =>
+        p.run({ tool: shared, input: 1, headers }, Effect.serviceOption(Identity.CurrentIdentity)),
+      "through the record or the headers of the call": (p) => {
+        const outer = p.wrap(
+          shared,
+          (_, call) => Effect.sync(() => [call.record.identity?.principal ?? "nobody", call.headers ?? "no headers"])
+        )
+        return (headers) => outer(1, { headers })
+      }
+    }
+
+    for (const [name, way] of Object.entries(ways)) {
+      it.effect(`never finds out who calls ${name}`, () =>
+        Effect.gen(function*() {
+          const pipeline = yield* ToolPipeline.ToolPipeline
+          const [ada, bob] = yield* asBoth(way(pipeline))
+          const told = inspect([ada, bob], { depth: 20 })
+          assert.notInclude(told, "ada")
+          assert.notInclude(told, "bob")
+        }).pipe(Effect.provide(Live)))
+    }
+
+    it.effect("does not show the request's headers", () =>
+      Effect.gen(function*() {
+        const pipeline = yield* ToolPipeline.ToolPipeline
+        const [ada] = yield* asBoth((headers) =>
+          pipeline.run(
+            { tool: shared, input: 2, headers },
+            Effect.map(ToolCall.RequestHeaders, (seen) => seen === undefined)
+          )
+        )
+        assert.deepStrictEqual(ada, Exit.succeed(true))
+      }).pipe(Effect.provide(Live)))
+
+    it.effect("while a tool that varies by caller keeps the caller for what it calls", () =>
+      Effect.gen(function*() {
+        const pipeline = yield* ToolPipeline.ToolPipeline
+        const nested = pipeline.wrap(inner, () => whoami)
+        const outer = pipeline.wrap(echo, () => nested(1))
+        const exits = yield* asBoth((headers) => outer(1, { headers }))
+        assert.deepStrictEqual(exits, [Exit.succeed("ada"), Exit.succeed("bob")])
+      }).pipe(Effect.provide(Live)))
+
+    it.effect("is explained to each caller as that caller's", () =>
+      Effect.gen(function*() {
+        const pipeline = yield* ToolPipeline.ToolPipeline
+        const guarded = pipeline.wrap(echo, () => Effect.succeed(1))
+        const [ada, bob] = keys.map(({ key }) => ({ "X-API-Key": Redacted.value(key) }))
+        yield* guarded(1, { headers: ada })
+        const verdicts = (headers: ToolCall.RequestHeadersInput | undefined) =>
+          Effect.map(
+            pipeline.explain({ tool: echo, input: 1, headers }),
+            (plan) => plan.map((line) => `${line.stage} ${line.verdict}`)
+          )
+        const passes = ["observe pass", "auth pass", "limit pass"]
+        assert.deepStrictEqual(yield* verdicts(ada), [...passes, "cache answer", "resilience pass"])
+        assert.deepStrictEqual(yield* verdicts(bob), [...passes, "cache pass", "resilience pass"])
+        assert.include(yield* verdicts({}), "auth refuse")
+      }).pipe(Effect.provide(Live)))
+  })
+
+  describe("a stage that throws", () => {
+    class Outside extends Context.Service<Outside, ToolMiddleware.ToolMiddleware<never>>()("test/Outside") {}
+    class Faulty extends Context.Service<Faulty, ToolMiddleware.ToolMiddleware<never>>()("test/Faulty") {}
+    const bug = new Error("bug")
+    const around = (faulty: ToolMiddleware.ToolMiddleware<never>, records: Array<CallRecord.CallRecord>) =>
+      Effect.provide(
+        ToolPipeline.make(Outside, Faulty),
+        Layer.merge(Layer.succeed(Outside, recording(records)), Layer.succeed(Faulty, faulty))
+      )
+    const dies = (exit: Exit.Exit<unknown, unknown>) => Exit.isFailure(exit) && Cause.squash(exit.cause) === bug
+    const throwing = (): never => {
+      throw bug
+    }
+
+    it.effect("about a call is a defect that the stages around it see", () =>
+      Effect.gen(function*() {
+        const records: Array<CallRecord.CallRecord> = []
+        const pipeline = yield* around({ name: "faulty", forTool: () => throwing }, records)
+        assert.isTrue(dies(yield* Effect.exit(pipeline.run({ tool: echo }, Effect.void))))
+        assert.deepStrictEqual(records.map((record) => record.outcome), ["defect"])
+      }))
+
+    it.effect("about a tool throws where the tool is wrapped, and is a defect of each call where it is run", () =>
+      Effect.gen(function*() {
+        const records: Array<CallRecord.CallRecord> = []
+        const pipeline = yield* around({ name: "faulty", forTool: throwing }, records)
+        assert.throws(() => pipeline.wrap(echo, () => Effect.void), "bug")
+        assert.isTrue(dies(yield* Effect.exit(pipeline.run({ tool: echo }, Effect.void))))
+        assert.deepStrictEqual(records.map((record) => record.outcome), ["defect"])
+      }))
+  })
+
+  it.effect("refuses a tool that ToolMeta.make has not made", () =>
+    Effect.gen(function*() {
+      const pipeline = yield* recorded([])
+      const exit = yield* Effect.exit(pipeline.run({ tool: { ...echo } }, Effect.void))
+      assert.include(inspect(exit, { depth: 9 }), "must be made by ToolMeta.make")
+    }))
+
+  it("prints neither headers nor input nor caller of a call", () => {
+    const call = ToolCall.make({
+      tool: echo,
+      input: { secret: "canary-1" },
+      headers: { authorization: "canary-2" },
+      idempotencyKey: "key"
+    })
+    call.record.identity = Identity.make({ principal: "canary-3", claims: { email: "canary-4" } })
+    call.record.cacheKey = "canary-5"
+    const texts = [
+      JSON.stringify([call, call.record]),
+      inspect({ call, record: call.record }, { depth: 9 }),
+      inspect({ ...call }, { depth: 9 }),
+      `${String(call)} ${String(call.record)}`,
+      Formatter.format([call, call.record]),
+      Formatter.format([call, call.record], { ignoreToString: true }),
+      Formatter.formatJson([call, call.record])
+    ]
+    for (const text of texts.slice(0, 5)) assert.notInclude(text, "canary")
+    for (const text of texts) {
+      assert.notInclude(text, "canary-1")
+      assert.notInclude(text, "canary-2")
     }
   })
 })

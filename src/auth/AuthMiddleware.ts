@@ -144,6 +144,8 @@ const make = (
         Effect.matchEffect(identifyLater(call, knownIdentity(fiber), fiber), {
           onFailure: (error) => Effect.succeed(refusal(error, {})),
           onSuccess: (identity) => {
+            // The stages behind this one go by it.
+            call.record.identity = identity
             const { method, principal, roles, tenant } = identity
             const who = { principal, tenant, method, roles }
             if (isExpired(fiber, identity)) return Effect.succeed(refusal(AuthError.refused("TokenExpired"), who))

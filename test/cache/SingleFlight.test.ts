@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Deferred, Duration, Effect, Exit, Fiber, Layer, Scheduler } from "effect"
 import { type CallRecord, ToolMeta, ToolPipeline } from "effect-toolops"
+import { AuthError } from "effect-toolops/auth"
 import { CacheMiddleware, CachePolicy, ToolCache } from "effect-toolops/cache"
 import { ResilienceError } from "effect-toolops/resilience"
 import { TestClock } from "effect/testing"
@@ -60,6 +61,35 @@ describe("single flight", () => {
       yield* Deferred.succeed(gates[1]!, 1)
       assert.deepStrictEqual(yield* Fiber.join(later), Exit.succeed(1))
       assert.deepStrictEqual(records.map((r) => r.outcome), ["failed", "failed", "failed", "ok"])
+    }).pipe(Effect.provide(cached({ records })))
+  })
+
+  it.effect("does not refuse those who wait when the leader alone is refused", () => {
+    const records: Array<CallRecord.CallRecord> = []
+    return Effect.gen(function*() {
+      const p = yield* pipelineOf
+      const error = new AuthError.AuthError({ reason: new AuthError.TokenExpired() })
+      const gate = Deferred.makeUnsafe<void>()
+      let runs = 0
+      const guarded = p.wrap(search, (_, call) =>
+        Effect.suspend(() => {
+          runs += 1
+          return runs === 1
+            ? Effect.andThen(
+              Deferred.await(gate),
+              Effect.suspend(() => Effect.fail(call.record.refuse("unauthenticated", error)))
+            )
+            : Effect.succeed("answer")
+        }))
+      const fibers = yield* Effect.forEach([1, 2, 3], () => start(Effect.exit(guarded(1))))
+      yield* Deferred.succeed(gate, undefined)
+      const exits = yield* Effect.forEach(fibers, Fiber.join)
+      assert.deepStrictEqual(exits, [Exit.fail(error), Exit.succeed("answer"), Exit.succeed("answer")])
+      assert.deepStrictEqual([runs, records.map((r) => r.outcome).toSorted()], [2, [
+        "coalesced",
+        "ok",
+        "unauthenticated"
+      ]])
     }).pipe(Effect.provide(cached({ records })))
   })
 

@@ -145,6 +145,12 @@ describe("types of ToolPipeline", () => {
       expectTypeOf(guarded).parameter(0).toEqualTypeOf<{ readonly at: Date }>()
       // @ts-expect-error: not what the Schema says
       guarded({ at: "today" })
+      yield* pipeline.run({ tool: dated, input: { at: new Date(0) } }, Effect.void)
+      // @ts-expect-error: not what the Schema says
+      yield* pipeline.run({ tool: dated, input: { at: "today" } }, Effect.void)
+      // @ts-expect-error: every call would be the same to the cache
+      yield* pipeline.run({ tool: dated }, Effect.void)
+      yield* pipeline.run({ tool: own }, Effect.void)
     })
   })
 })

@@ -118,9 +118,13 @@ export class Flights {
       flight.waiters.delete(seat)
       return
     }
-    // An interrupted leader knows nothing, so somebody else finds out. Before it is resumed it has the lead, so that
-    // its own interruption hands over in turn. It begins on a turn of its own: resuming runs it at once, on our stack.
-    if (Exit.isFailure(exit) && flight.text === undefined && isInterruption(exit.cause)) {
+    // An interrupted leader knows nothing, and one that was refused for what it is knows nothing of the others, so
+    // somebody else finds out. Before it is resumed it has the lead, so that its own interruption hands over in turn. It
+    // begins on a turn of its own: resuming runs it at once, on our stack.
+    if (
+      Exit.isFailure(exit) && flight.text === undefined &&
+      (isInterruption(exit.cause) || seat.caller.record.isCallersFault(exit.cause))
+    ) {
       for (const next of flight.waiters) {
         flight.waiters.delete(next)
         const lead = this.#seatLeader(next, flight)
