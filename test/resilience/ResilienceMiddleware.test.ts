@@ -1,7 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Layer, Option } from "effect"
 import { ToolCall, ToolMeta, ToolPipeline } from "effect-toolops"
-import { CircuitBreaker, ResilienceError, ResilienceMiddleware, ToolGuards } from "effect-toolops/resilience"
+import {
+  CircuitBreaker,
+  ResilienceError,
+  ResilienceMiddleware,
+  RetryBudget,
+  ToolGuards
+} from "effect-toolops/resilience"
 import { TestClock } from "effect/testing"
 
 const pipelineOf = (options?: ResilienceMiddleware.Options) =>
@@ -242,6 +248,36 @@ describe("ResilienceMiddleware", () => {
       assert.strictEqual(refused.reason._tag, "CircuitOpen")
       assert.strictEqual((yield* (yield* ToolGuards.ToolGuards).snapshots).length, 1)
     }).pipe(Effect.provide(pipelineOf({ maxKeys: 1, defaults: { circuitBreaker: { maxFailures: 1 } } }))))
+
+  it.effect("tells what guards each tool: a retry budget only where the tool is repeated, none of what is off", () =>
+    Effect.gen(function*() {
+      const pipeline = yield* Pipeline
+      const budget = yield* RetryBudget.make({ minPerSecond: 7 })
+      const hedged = ToolMeta.make({
+        name: "hedged",
+        readOnly: true,
+        policy: { retry: false, circuitBreaker: false, bulkhead: false, hedge: { delay: "1 second", budget } }
+      })
+      yield* pipeline.run({ tool: search }, Effect.void)
+      yield* pipeline.run({ tool: create }, Effect.void)
+      yield* pipeline.run({ tool: hedged }, Effect.void)
+      const guards = yield* (yield* ToolGuards.ToolGuards).snapshots
+      assert.deepStrictEqual(
+        guards.map((guard) => [
+          guard.key,
+          guard.circuitBreaker?.status,
+          guard.bulkhead?.highWaterMark,
+          guard.retryBudget !== undefined
+        ]),
+        [
+          ["github:search", "closed", 1, true],
+          ["github:create", "closed", 1, false],
+          ["hedged", undefined, undefined, true]
+        ]
+      )
+      // The hedge counts its calls in the budget that it was given.
+      assert.strictEqual((yield* budget.snapshot).calls, 1)
+    }).pipe(Effect.provide(pipelineOf())))
 
   it.effect("lets an operator force a tool's circuit", () =>
     Effect.gen(function*() {
