@@ -1,5 +1,5 @@
 /** A tracer that keeps its spans in memory, and a way to print the tree that one of them is in. */
-import { Option, Tracer } from "effect"
+import { Cause, Option, Tracer } from "effect"
 
 export const recorder = () => {
   const spans: Array<Tracer.NativeSpan> = []
@@ -16,9 +16,20 @@ export const recorder = () => {
     /** The root spans of tool calls that have ended, in the order in which they began. */
     calls: () => spans.filter((span) => span.attributes.has("tool.outcome") && span.status._tag === "Ended"),
     /** Everything an exporter would see, as text. */
-    printed: () => JSON.stringify(spans.map((span) => [span.name, [...span.attributes], span.events.map(String)]))
+    printed: () =>
+      JSON.stringify(spans.map((span) => [span.name, span.attributes, span.events, reason(span)]), readable)
   }
 }
+
+/** JSON leaves out what is in a map, and refuses integers that are big. */
+const readable = (_name: string, value: unknown): unknown => {
+  if (typeof value === "bigint") return String(value)
+  return value instanceof Map || value instanceof Set ? [...value] : value
+}
+
+/** Why a span failed, with every message and stack. */
+const reason = ({ status }: Tracer.Span): string =>
+  status._tag === "Ended" && status.exit._tag === "Failure" ? Cause.pretty(status.exit.cause) : ""
 
 export const attribute = (span: Tracer.Span | undefined, name: string): string => String(span?.attributes.get(name))
 
