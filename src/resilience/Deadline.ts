@@ -24,7 +24,7 @@ import { CurrentSlot } from "./Slot.ts"
  *
  * const program = Effect.gen(function*() {
  *   const timeout = yield* Timeout.make({ timeout: "1 minute" })
- *   return yield* timeout.execute(Effect.map(Deadline.remaining, Duration.isLessThanOrEqualTo("1 minute")))
+ *   return yield* timeout.execute(Effect.map(Deadline.remaining, Duration.isLessThanOrEqualTo(Duration.minutes(1))))
  * })
  *
  * await Effect.runPromise(program) // => true
