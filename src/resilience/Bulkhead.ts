@@ -14,7 +14,7 @@ import * as Layer from "effect/Layer"
 import * as Check from "../internal/options.ts"
 import { BulkheadImpl, type Settings } from "./BulkheadImpl.ts"
 import type { ResilienceError } from "./ResilienceError.ts"
-import { CurrentResilienceObserver, type ResilienceObserver } from "./ResilienceObserver.ts"
+import { CurrentResilienceObserver } from "./ResilienceObserver.ts"
 
 /**
  * What a bulkhead is made of.
@@ -110,13 +110,6 @@ export const resolve = (options: Options | undefined, where: string): Settings =
     retryAfter: Duration.millis(Check.millis(where, "retryAfter", given.retryAfter ?? "1 second"))
   }
 }
-
-/** @internal */
-export const makeUnsafe = (
-  options?: Options,
-  where = "Bulkhead.make",
-  observer?: ResilienceObserver
-): BulkheadImpl => new BulkheadImpl(resolve(options, where), observer)
 
 /**
  * Makes a bulkhead. Options that make no sense throw here, before the effect is run.

@@ -20,7 +20,7 @@ import { CircuitBreakerImpl } from "./CircuitBreakerImpl.ts"
 import { type Options, resolve } from "./CircuitOptions.ts"
 import type { Status } from "./CircuitState.ts"
 import type { ResilienceError } from "./ResilienceError.ts"
-import { CurrentResilienceObserver, type ResilienceObserver } from "./ResilienceObserver.ts"
+import { CurrentResilienceObserver } from "./ResilienceObserver.ts"
 import * as Shared from "./SharedCircuitBreaker.ts"
 import type { SharedOptions } from "./SharedCircuitBreaker.ts"
 
@@ -111,13 +111,6 @@ export class CircuitBreaker extends Context.Service<CircuitBreaker, {
   /** Closes the circuit and forgets what it has seen. */
   readonly reset: Effect.Effect<void>
 }>()("effect-toolops/resilience/CircuitBreaker") {}
-
-/** @internal */
-export const makeUnsafe = (
-  options?: Options,
-  where = "CircuitBreaker.make",
-  observer?: ResilienceObserver
-): CircuitBreakerImpl => new CircuitBreakerImpl(resolve(options, where), observer)
 
 // Options are checked at once; a `Schedule` is read again by the fiber that makes the breaker, for its random numbers.
 const fromOptions = (options: Options | undefined, where: string): Effect.Effect<CircuitBreaker["Service"]> => {

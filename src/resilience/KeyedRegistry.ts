@@ -29,10 +29,6 @@ export class KeyedRegistry<E extends Entry> {
     this.make = make
   }
 
-  get size(): number {
-    return this.entries.size
-  }
-
   values(): Iterable<E> {
     return this.entries.values()
   }

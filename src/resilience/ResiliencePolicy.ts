@@ -20,7 +20,7 @@ import type * as Timeout from "./Timeout.ts"
  * The resilience settings of one tool.
  *
  * - `dependency`: what the tool depends on. Tools that name the same one share its circuit, bulkhead and retry budget;
- *   they must want the same of them. Default: the tool's id, so nothing is shared.
+ *   they must want the same of them. Default: the tool's id, so nothing is shared with tools that do not name it.
  * - `circuitBreaker`, `retry`, `timeout`, `bulkhead`: options of the parts, `false` for none. On by default.
  * - `hedge`: options of the part. Off by default, and only for tools that are `readOnly`.
  * - `acceptsIdempotencyKey`: the tool recognises a repeated call by its idempotency key, so that a call that brings one may
