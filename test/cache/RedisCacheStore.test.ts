@@ -4,7 +4,9 @@ import { Deferred, Effect, Fiber, Layer, Logger } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
 import { CacheMiddleware, CachePolicy, CacheStore, RedisCacheStore, ToolCache } from "effect-toolops/cache"
 import { createClient } from "redis"
+import { inject } from "vitest"
 import { redisServer } from "../limit/redisServer.ts"
+import { oneGood } from "../support/oneGood.ts"
 import { tcpProxy } from "../support/tcpProxy.ts"
 import { suite } from "./CacheStoreTest.ts"
 
@@ -17,12 +19,6 @@ const client = (url: string) =>
 
 const storeAt = (url: string, options?: RedisCacheStore.Options) =>
   RedisCacheStore.layer(options).pipe(Layer.provide(Layer.fresh(client(url))))
-
-suite(
-  "RedisCacheStore",
-  Layer.unwrap(Effect.map(redisServer, (server) => storeAt(server.url, { commandTimeout: "1 second" }))),
-  { realTime: true, tenants: 50 }
-)
 
 /** A cache of its own, as another process would have it. */
 const processAt = (url: string, options?: RedisCacheStore.Options) =>
@@ -47,7 +43,13 @@ const roomy = { commandTimeout: "2 seconds" } as const
 const tool = ToolMeta.make({ name: "t", readOnly: true, policy: { tags: () => ["x"] } })
 const start = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
 
-describe("RedisCacheStore", () => {
+describe.skipIf(!inject("redis").canStart)("RedisCacheStore", () => {
+  suite(
+    "RedisCacheStore",
+    Layer.unwrap(Effect.map(redisServer, (server) => storeAt(server.url, { commandTimeout: "1 second" }))),
+    { realTime: true, tenants: 50 }
+  )
+
   it.live("runs a stampede of 1,000 in two processes once", () =>
     Effect.gen(function*() {
       const server = yield* redisServer
@@ -60,8 +62,8 @@ describe("RedisCacheStore", () => {
       assert.strictEqual(runs, 1)
     }).pipe(Effect.scoped))
 
-  it.live("keeps the lead for as long as the call runs, and gives it back when it fails or is interrupted", () =>
-    Effect.gen(function*() {
+  it.live("keeps the lead for as long as the call runs, and gives it back when it fails or is interrupted", () => {
+    const shared = Effect.gen(function*() {
       const server = yield* redisServer
       const options = { ...roomy, lease: "300 millis" } as const
       const [one, two] = yield* Effect.all([processAt(server.url, options), processAt(server.url, options)])
@@ -83,14 +85,21 @@ describe("RedisCacheStore", () => {
       const heir = yield* start(second.run({ tool, input: "doomed" }, Effect.succeed("heir")))
       yield* Effect.sleep(20)
       yield* Fiber.interrupt(doomed)
-      assert.strictEqual(yield* Effect.timeout(Fiber.join(heir), 250), "heir")
+      const left = performance.now()
+      assert.strictEqual(yield* Fiber.join(heir), "heir")
+      const heirAfter = performance.now() - left
 
       yield* Effect.exit(first.run({ tool, input: "failed" }, Effect.fail("no")))
-      assert.strictEqual(yield* Effect.timeout(second.run({ tool, input: "failed" }, Effect.succeed(1)), 150), 1)
-    }).pipe(Effect.scoped))
+      const failed = performance.now()
+      assert.strictEqual(yield* second.run({ tool, input: "failed" }, Effect.succeed(1)), 1)
+      return { heirAfter, nextAfter: performance.now() - failed }
+    })
+    // Less than the lease, which is given back and does not run out.
+    return oneGood(Effect.scoped(shared), ({ heirAfter, nextAfter }) => heirAfter <= 250 && nextAfter <= 150)
+  })
 
-  it.live("waits no longer than the lease for a process that died", () =>
-    Effect.gen(function*() {
+  it.live("waits no longer than the lease for a process that died", () => {
+    const waited = Effect.gen(function*() {
       const server = yield* redisServer
       const dead = yield* Effect.provide(
         Effect.flatMap(CacheStore.CacheStore, (store) =>
@@ -107,8 +116,10 @@ describe("RedisCacheStore", () => {
       const before = performance.now()
       const flight = yield* store.flight!("cache:t:dead", () => {})
       assert.strictEqual(flight._tag, "lead")
-      assert.isAtMost(performance.now() - before, 450)
-    }).pipe(Effect.scoped))
+      return performance.now() - before
+    })
+    return oneGood(Effect.scoped(waited), (millis) => millis <= 450)
+  })
 
   it.live("does not keep what another process invalidated while it was computed", () =>
     Effect.gen(function*() {
@@ -174,13 +185,14 @@ describe("RedisCacheStore", () => {
           if (answer._tag === "Failure" || answer.value !== `answer ${i}`) failures++
         }
         times.sort((a, b) => a - b)
-        return { failures, p99: times[Math.floor(times.length * 0.99)]! }
+        assert.strictEqual(failures, 0)
+        return { p99: times[Math.floor(times.length * 0.99)]! }
       })
 
     const troubles = ["killed", "paused", "hanging", "resetting", "answering garbage", "slow"] as const
     for (const trouble of troubles) {
-      it.live(`goes on at once while Redis is ${trouble}, and has hits again within a second`, () =>
-        Effect.gen(function*() {
+      it.live(`goes on at once while Redis is ${trouble}, and has hits again within a second`, () => {
+        const outage = Effect.gen(function*() {
           const server = yield* redisServer
           const proxy = yield* tcpProxy(Number(new URL(server.url).port))
           const one = yield* processAt(`redis://127.0.0.1:${proxy.port}`, { commandTimeout: "25 millis" })
@@ -197,8 +209,6 @@ describe("RedisCacheStore", () => {
           if (trouble === "answering garbage") proxy.mode = "garbage"
           if (trouble === "slow") proxy.mode = { delay: 100 }
           const during = yield* measure(call, 0, 400)
-          assert.strictEqual(during.failures, 0)
-          assert.isAtMost(during.p99 - healthy.p99, 50)
           const exit = yield* Effect.exit(cache.invalidate({ tool: "t" }))
           assert.strictEqual(exit._tag, "Failure")
           if (trouble === "killed") yield* Effect.promise(server.start)
@@ -207,19 +217,22 @@ describe("RedisCacheStore", () => {
           const back = performance.now()
           // What was stored before is gone, since it was invalidated while Redis did not listen.
           let isBack = false
-          while (!isBack && performance.now() - back < 3000) {
+          while (!isBack && performance.now() - back < 10_000) {
             yield* Effect.sleep(20)
             yield* call(1000)
             const before = runs
             assert.strictEqual(yield* call(1000), "answer 1000")
             isBack = runs === before
           }
+          const backAfter = performance.now() - back
           assert.isTrue(isBack)
-          assert.isAtMost(performance.now() - back, 1000)
           const before = runs
           yield* call(3)
           assert.strictEqual(runs, before + 1)
-        }).pipe(Effect.scoped, Effect.provide(quiet)))
+          return { added: during.p99 - healthy.p99, backAfter }
+        }).pipe(Effect.scoped, Effect.provide(quiet))
+        return oneGood(outage, ({ added, backAfter }) => added <= 50 && backAfter <= 1000)
+      })
     }
   })
 

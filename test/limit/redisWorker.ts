@@ -1,7 +1,11 @@
-/** A process that takes as many tokens of one bucket as it gets: `redisWorker.ts <url> <prefix> <key> <millis>`. */
+/**
+ * A process that takes as many tokens of one bucket as it gets: `redisWorker.ts <url> <prefix> <key> <millis>`. It tells
+ * its parent when it is ready, and begins when its input ends.
+ */
 import { NodeRedis } from "@effect/platform-node"
 import { Effect, Layer } from "effect"
 import { RateLimitStore, RedisRateLimitStore } from "effect-toolops/limit"
+import { text } from "node:stream/consumers"
 import { shape, takeOf } from "./bucketShape.ts"
 
 const [url = "", prefix = "", key = "", millis = "0"] = process.argv.slice(2)
@@ -12,6 +16,11 @@ const program = Effect.gen(function*() {
   const store = yield* RateLimitStore.RateLimitStore
   // The connection and the script are there before the race begins.
   yield* store.peek([takeOf(bucket, key, 1)], 0)
+  yield* Effect.promise(async () => {
+    process.send!("ready")
+    await text(process.stdin)
+    process.disconnect()
+  })
   const first = now()
   let passed = 0
   while (now() - first < Number(millis)) {
