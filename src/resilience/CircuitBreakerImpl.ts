@@ -112,7 +112,7 @@ export class CircuitBreakerImpl {
         const startedAt = this.startedAt(fiber)
         return Effect.onExitPrimitive(
           effect,
-          (exit) => this.settle(fiber, generation, undefined, startedAt, exit)
+          (exit) => this.settle(fiber, generation, undefined, startedAt, exit, record)
         )
       }
       case "disabled":
@@ -150,7 +150,7 @@ export class CircuitBreakerImpl {
       (exit) =>
         admission.generation === -1
           ? undefined
-          : this.settle(fiber, admission.generation, admission.probe, admission.startedAt, exit)
+          : this.settle(fiber, admission.generation, admission.probe, admission.startedAt, exit, record)
     )
   }
 
@@ -185,11 +185,14 @@ export class CircuitBreakerImpl {
     generation: number,
     probe: CircuitState.Probe | undefined,
     startedAt: number,
-    exit: Exit.Exit<unknown, unknown>
+    exit: Exit.Exit<unknown, unknown>,
+    call: CallRecord | undefined
   ): undefined {
     let outcome: Outcome = "ignored"
     try {
-      if (!isInterruption(exit)) outcome = this.settings.classify(exit)
+      // A caller whose credential ran out on the way says nothing about the dependency.
+      const isCallersFault = call !== undefined && exit._tag === "Failure" && call.isCallersFault(exit.cause)
+      if (!isCallersFault && !isInterruption(exit)) outcome = this.settings.classify(exit)
     } finally {
       // Also when the rule throws: a probe must give its place back.
       this.record(fiber, generation, probe, startedAt, outcome)

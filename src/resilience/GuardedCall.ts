@@ -100,7 +100,7 @@ class GuardedCall extends TimeoutExecution {
     this.isConcluded = true
     this.isOver = true
     try {
-      this.parts.breaker.settle(this.caller, this.generation, undefined, this.startedAt, exit)
+      this.parts.breaker.settle(this.caller, this.generation, undefined, this.startedAt, exit, this.record)
     } finally {
       this.done()
     }

@@ -214,5 +214,5 @@ describe("CircuitBreaker against its model", () => {
     for (const transition of ["closed -> open", "open -> half-open", "half-open -> closed", "half-open -> open"]) {
       assert.isTrue(visited.has(transition), `no sequence went ${transition}`)
     }
-  }, 120_000)
+  })
 })

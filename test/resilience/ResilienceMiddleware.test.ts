@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Layer, Option } from "effect"
 import { ToolCall, ToolMeta, ToolPipeline } from "effect-toolops"
+import { AuthError } from "effect-toolops/auth"
 import {
   CircuitBreaker,
   ResilienceError,
@@ -142,6 +143,21 @@ describe("ResilienceMiddleware", () => {
       assert.strictEqual(refused.reason._tag, "CircuitOpen")
       assert.strictEqual(refused.reason._tag === "CircuitOpen" ? refused.reason.name : "", "github-api")
       assert.deepStrictEqual(refused.retryAfter, Duration.seconds(30))
+    }).pipe(Effect.provide(pipelineOf())))
+
+  it.effect("does not open a circuit for callers who were refused on the way", () =>
+    Effect.gen(function*() {
+      const pipeline = yield* Pipeline
+      const expired = new AuthError.AuthError({ reason: new AuthError.TokenExpired() })
+      const refusing = pipeline.wrap(
+        create,
+        (_, call) => Effect.suspend(() => Effect.fail(call.record.refuse("unauthenticated", expired)))
+      )
+      for (let i = 0; i < 20; i++) assert.strictEqual(yield* Effect.flip(refusing(i)), expired)
+      assert.strictEqual(yield* statusOf("github:create"), "closed")
+      // The same error from the handler is the dependency's.
+      for (let i = 0; i < 5; i++) yield* Effect.exit(pipeline.run({ tool: create }, Effect.fail(expired)))
+      assert.strictEqual(yield* statusOf("github:create"), "open")
     }).pipe(Effect.provide(pipelineOf())))
 
   it.effect("refuses tools of one dependency that want different things of its circuit", () =>
