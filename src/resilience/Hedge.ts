@@ -135,7 +135,7 @@ class Execution<A, E, R> extends Frame {
   startHedges(): Effect.Effect<void> {
     const { delay, maxHedges } = this.hedge.settings
     return Effect.flatMap(Effect.flatMap(Clock.Clock, (clock) => clock.sleep(delay)), () => {
-      if (this.isOver || !this.mayHedge()) return Effect.void
+      if (!this.mayHedge()) return Effect.void
       this.hedges += 1
       this.hedge.observer?.onHedge?.(this.hedge.settings.name)
       const frame = new Frame(this)

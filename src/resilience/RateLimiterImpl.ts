@@ -185,10 +185,10 @@ export class RateLimiterImpl {
     const timer = Effect.runForkWith(first.fiber.context)(clock.sleep(Duration.millis(millis)))
     this.#timer = timer
     timer.addObserver((exit) => {
-      if (Exit.isSuccess(exit) && this.#timer === timer) {
-        this.#timer = undefined
-        this.#serve()
-      }
+      // One that was put down was interrupted.
+      if (Exit.isFailure(exit)) return
+      this.#timer = undefined
+      this.#serve()
     })
   }
 }

@@ -195,6 +195,20 @@ describe("Hedge", () => {
       assert.deepStrictEqual(seen, ["a", "b"])
     }))
 
+  it.effect("starts nothing more while an interrupted caller waits for what cannot be stopped", () =>
+    Effect.gen(function*() {
+      const hedge = yield* Hedge.make({ delay: "1 second" })
+      const { effect, state } = executions(Effect.uninterruptible(Effect.sleep("5 seconds")))
+      const fiber = yield* Effect.forkChild(hedge.execute(effect))
+      yield* TestClock.adjust("500 millis")
+      yield* Effect.forkChild(Fiber.interrupt(fiber))
+      yield* TestClock.adjust("4 seconds")
+      assert.isUndefined(fiber.pollUnsafe())
+      yield* TestClock.adjust("1 second")
+      assert.isDefined(fiber.pollUnsafe())
+      assert.strictEqual(state.started, 1)
+    }))
+
   it.effect("is interrupted with everything it started", () =>
     Effect.gen(function*() {
       const hedge = yield* Hedge.make({ delay: "1 second" })

@@ -65,6 +65,33 @@ describe("RateLimiter", () => {
         assert.deepStrictEqual(served, ["a at 0", "b at 100", "c at 150", "d at 250", "e at 260"])
       }))
 
+    it.effect("lets nobody overtake, though there are tokens for the small", () =>
+      Effect.gen(function*() {
+        const limiter = yield* RateLimiter.make({ rate: 1, burst: 10, onExceeded: "wait", maxWait: "1 hour" })
+        yield* limiter.tokens(7)
+        const large = yield* Effect.forkChild(limiter.tokens(10))
+        yield* Effect.yieldNow
+        const small = yield* Effect.forkChild(limiter.tokens(1))
+        yield* TestClock.adjust("6 seconds")
+        assert.isUndefined(small.pollUnsafe())
+        yield* TestClock.adjust("1 second")
+        yield* Fiber.join(large)
+        assert.isUndefined(small.pollUnsafe())
+        yield* TestClock.adjust("1 second")
+        yield* Fiber.join(small)
+      }))
+
+    it.effect("forgets those it has served", () =>
+      Effect.gen(function*() {
+        const limiter = yield* RateLimiter.make({ rate: 1, burst: 1, onExceeded: "wait", maxWait: "5 seconds" })
+        for (let i = 0; i < 20; i++) {
+          const fibers = yield* Effect.forEach([1, 1, 1], (count) => Effect.forkChild(limiter.tokens(count)))
+          yield* TestClock.adjust("3 seconds")
+          yield* Fiber.joinAll(fibers)
+        }
+        assert.deepInclude(yield* limiter.snapshot, { queued: 0, refused: 0 })
+      }))
+
     it.effect("refuses at once, and takes nothing, when the wait cannot succeed", () =>
       Effect.gen(function*() {
         const limiter = yield* RateLimiter.make({ rate: 1, burst: 5, onExceeded: "wait", maxWait: "3 seconds" })

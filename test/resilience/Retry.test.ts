@@ -359,14 +359,35 @@ describe("Retry", () => {
 
     it.effect("leaves nothing in the caller's context, however it ends", () =>
       Effect.gen(function*() {
-        const retry = yield* Retry.make({ maxAttempts: 2 })
-        yield* Effect.withFiber((fiber) => {
-          const before = fiber.context
-          return Effect.forEach(
-            [Effect.void, Effect.fail("no"), Effect.die("bug"), Effect.interrupt, failing(1).effect],
-            (ending) => Effect.map(instantly(retry.execute(ending)), () => assert.strictEqual(fiber.context, before))
-          )
-        })
+        const retry = yield* Retry.make({ maxAttempts: 2, schedule: Schedule.recurs(1) })
+        const endings = [Effect.void, Effect.fail("no"), Effect.die("bug"), Effect.interrupt, failing(1).effect]
+        yield* Effect.forEach(endings, (ending) =>
+          Effect.withFiber((fiber) => {
+            const before = fiber.context
+            return Effect.map(Effect.exit(retry.execute(ending)), () => assert.strictEqual(fiber.context, before))
+          }))
+      }))
+
+    it.effect("is forgotten by a fiber that was detached from it when it has ended", () =>
+      Effect.gen(function*() {
+        const none = yield* RetryBudget.make({ share: 0, minPerSecond: 0 })
+        const outer = yield* Retry.make({ budget: none })
+        const inner = yield* Retry.make({ budget: { share: 1, minPerSecond: 10 } })
+        const counted = yield* Retry.make({ budget: none })
+        const { effect, state } = failing(2)
+        const fiber = yield* outer.execute(Effect.andThen(
+          Effect.yieldNow,
+          Effect.forkDetach(Effect.andThen(
+            Effect.sleep("1 hour"),
+            Effect.andThen(inner.execute(effect), counted.execute(Effect.void))
+          ))
+        ))
+        assert.strictEqual((yield* none.snapshot).calls, 1)
+        yield* TestClock.adjust("2 hours")
+        yield* Fiber.join(fiber)
+        // The budget of the call that has ended does not limit what happens now, and counts it as a call of its own.
+        assert.strictEqual(state.attempts, 3)
+        assert.strictEqual((yield* none.snapshot).calls, 1)
       }))
   })
 

@@ -1,6 +1,20 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Clock, Config, ConfigProvider, Context, Duration, Effect, Exit, Fiber, Scheduler, Schema } from "effect"
-import { Bulkhead, Deadline, ResilienceError, Timeout } from "effect-toolops/resilience"
+import {
+  Cause,
+  Clock,
+  Config,
+  ConfigProvider,
+  Context,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Scheduler,
+  Schema
+} from "effect"
+import { type CallRecord, ToolMeta, type ToolMiddleware, ToolPipeline } from "effect-toolops"
+import { Bulkhead, Deadline, ResilienceError, ResilienceMiddleware, Timeout } from "effect-toolops/resilience"
 import { TestClock } from "effect/testing"
 import { AsyncLocalStorage } from "node:async_hooks"
 import { execFile } from "node:child_process"
@@ -193,11 +207,14 @@ describe("Timeout", () => {
     it.effect("ends with the call: a fiber detached from it has no deadline", () =>
       Effect.gen(function*() {
         const timeout = yield* Timeout.make({ timeout: "1 second" })
-        const detached = yield* timeout.execute(
-          Effect.forkDetach(Effect.andThen(Effect.sleep("10 seconds"), Deadline.remaining))
-        )
-        yield* TestClock.adjust("10 seconds")
-        assert.deepStrictEqual(yield* Fiber.join(detached), Duration.infinity)
+        for (const wait of [Effect.void, Effect.yieldNow]) {
+          const detached = yield* timeout.execute(Effect.andThen(
+            wait,
+            Effect.forkDetach(Effect.andThen(Effect.sleep("10 seconds"), Deadline.remaining))
+          ))
+          yield* TestClock.adjust("10 seconds")
+          assert.deepStrictEqual(yield* Fiber.join(detached), Duration.infinity)
+        }
       }))
   })
 
@@ -361,6 +378,34 @@ describe("Timeout", () => {
       }))
   })
 
+  it.effect("notes in the record of a tool call that its time was up, and its late result", () =>
+    Effect.gen(function*() {
+      const records: Array<CallRecord.CallRecord> = []
+      const Watch = Context.Service<"Watch", ToolMiddleware.ToolMiddleware<never>>("test/Watch")
+      const watching = Layer.succeed(Watch, {
+        name: "watch",
+        forTool: () => (call, next) => {
+          records.push(call.record)
+          return next
+        }
+      })
+      // With and without the other parts around it.
+      for (const policy of [{}, { bulkhead: false, circuitBreaker: false, retry: false }] as const) {
+        const tool = ToolMeta.make({ name: "slow", policy: { ...policy, timeout: { timeout: "1 second" } } })
+        const pipeline = yield* ToolPipeline.make(Watch, ResilienceMiddleware.ResilienceMiddleware).pipe(
+          Effect.provide([watching, ResilienceMiddleware.layer()])
+        )
+        const fiber = yield* Effect.forkChild(Effect.flip(pipeline.run({ tool, input: 1 }, stubborn("5 seconds").work)))
+        yield* TestClock.adjust("1 second")
+        const error = yield* Fiber.join(fiber)
+        const record = records.at(-1)!
+        assert.strictEqual(record.settle(Exit.fail(error)), "timed_out")
+        assert.strictEqual(record.lateResults, 0)
+        yield* TestClock.adjust("4 seconds")
+        assert.strictEqual(record.lateResults, 1)
+      }
+    }))
+
   it.effect("is not moved by steps of the wall clock", () =>
     Effect.gen(function*() {
       const { clock, jump } = yield* makeJumpingClock
@@ -405,6 +450,48 @@ describe("Timeout", () => {
         assert.strictEqual(hostTimers(), before)
       }))
 
+    it.live("are never set for longer than a second, so an idle program soon has none", () =>
+      Effect.gen(function*() {
+        const timeout = yield* Timeout.make({ timeout: "1 hour" })
+        const setTimeout = globalThis.setTimeout
+        const delays: Array<number> = []
+        globalThis.setTimeout = Object.assign((run: () => void, delay: number) => {
+          delays.push(delay)
+          return setTimeout(run, delay)
+        }, setTimeout) as typeof setTimeout
+        yield* Effect.ensuring(
+          timeout.execute(Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 2200)))),
+          Effect.sync(() => {
+            globalThis.setTimeout = setTimeout
+          })
+        )
+        assert.isAtLeast(delays.length, 2)
+        assert.isAtMost(Math.max(...delays), 1000)
+      }))
+
+    it.live("are cleared at once on hosts whose timers are plain numbers", () =>
+      Effect.gen(function*() {
+        // Whatever earlier tests left behind is over by then.
+        yield* Effect.sleep(1100)
+        const timeout = yield* Timeout.make({ timeout: "1 hour" })
+        const { clearTimeout, setTimeout } = globalThis
+        const pending = new Set<number>()
+        let armed = 0
+        globalThis.setTimeout = (() => {
+          pending.add(++armed)
+          return armed
+        }) as unknown as typeof setTimeout
+        globalThis.clearTimeout = ((timer: number) => {
+          pending.delete(timer)
+        }) as typeof clearTimeout
+        yield* Effect.ensuring(
+          Effect.all([1, 2, 3].map(() => timeout.execute(Effect.promise(() => Promise.resolve())))),
+          Effect.sync(() => Object.assign(globalThis, { setTimeout, clearTimeout }))
+        )
+        assert.strictEqual(armed, 3)
+        assert.strictEqual(pending.size, 0)
+      }))
+
     it.live("do not keep the process alive", () =>
       Effect.gen(function*() {
         const script = `
@@ -429,7 +516,10 @@ describe("Timeout", () => {
           import { Timeout } from "effect-toolops/resilience"
           const timeout = await Effect.runPromise(Timeout.make({ timeout: "50 millis" }))
           const answer = Effect.catchReason(timeout.execute(Effect.never), "ResilienceError", "TimedOut", () => Effect.succeed("timed out"))
-          for (let i = 0; i < 3; i++) console.log(await Effect.runPromise(answer))
+          for (let i = 0; i < 3; i++) {
+            await Effect.runPromise(timeout.execute(Effect.promise(() => Promise.resolve())))
+            console.log(await Effect.runPromise(answer))
+          }
         `
         const { stdout } = yield* Effect.promise(() =>
           promisify(execFile)(process.execPath, ["-C", "@effect-toolops/source", "--input-type=module", "-e", script], {
