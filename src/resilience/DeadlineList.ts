@@ -6,15 +6,22 @@
  * longer than that, and lets deadlines lie as far away as they like. While nothing is waited for it does not keep the
  * process alive.
  *
- * This is for the host's own clock. Under any other `Clock` each call sleeps on that clock instead.
+ * This is for the host's own clock, and for hosts whose timers belong to the program. Under any other `Clock`, and where
+ * timers belong to a request (Cloudflare Workers drops them with it) or to a page, each call sleeps by itself.
  *
  * @since 0.1.0
  */
+import type * as Clock from "effect/Clock"
 import { hostClock, monotonicMillisOf } from "../internal/monotonic.ts"
+
+const ownsTimers = /^(?:Node\.js|Bun|Deno)\//.test(globalThis.navigator?.userAgent ?? "")
+
+/** @internal Says whether deadlines by that clock may be put into a list. */
+export const keepsDeadlines = (clock: Clock.Clock): boolean => ownsTimers && clock === hostClock
 
 const longestSleepMillis = 1000
 
-/** What hosts without processes to keep alive give back from `setTimeout` has no `ref`. */
+/** Deno's timers are numbers, which have neither. */
 interface HostTimer {
   readonly ref?: () => unknown
   readonly unref?: () => unknown

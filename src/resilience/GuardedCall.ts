@@ -118,8 +118,8 @@ class GuardedCall extends TimeoutExecution {
 
   /** The caller was interrupted, maybe between two attempts. */
   override asEffect(): Effect.Effect<void> {
-    if (this.state !== "ended") return super.asEffect()
-    return Effect.sync(() => this.conclude(Exit.interrupt()))
+    if (this.state === "ended" || this.state === "left") return Effect.sync(() => this.conclude(Exit.interrupt()))
+    return super.asEffect()
   }
 
   override hold(fiber: Fiber.Fiber<unknown, unknown>): void {

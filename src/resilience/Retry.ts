@@ -49,7 +49,8 @@ export interface RetryInfo {
  * - `jitter`: `none`, `full`, `equal` or `decorrelated`. Default `full`.
  * - `retryIf`: which errors are worth another attempt. Default: all but those whose `retryable` is false.
  * - `schedule`: your own delays, in place of the four options above it can stand for. It also says when to stop unless
- *   `maxAttempts` is given, and how long to wait unless `maxDelay` is; a delay without end ends the retrying.
+ *   `maxAttempts` is given, and how long to wait unless `maxDelay` is; a delay without end ends the retrying. Time that it
+ *   measures itself is the wall clock's, as with all schedules.
  * - `budget`: how many retries the dependency is sent in all, as options or as one that others share; false for any
  *   number. Default: 20 % of the calls plus 10 per second.
  * - `exhausted`: what comes out when the attempts are used up: the `last` error, or a `wrap` around it, a

@@ -77,8 +77,9 @@ export class RetryBudgetImpl {
   #uncounted = 0
   #refused = 0
   #slice = Number.NEGATIVE_INFINITY
-  /** Repetitions that the minimum allows: at most those of one second are saved up. */
+  /** Repetitions that the minimum allows: at most those of one second are saved up, or one where it is less. */
   #reserve: number
+  readonly #fullReserve: number
   #reserveAt = Number.NEGATIVE_INFINITY
 
   constructor(options: Options | undefined, where: string) {
@@ -87,7 +88,8 @@ export class RetryBudgetImpl {
     this.share = Check.finite(where, "share", given.share ?? 0.2, { minimum: 0, maximum: 1 })
     this.minPerSecond = Check.finite(where, "minPerSecond", given.minPerSecond ?? 10, { minimum: 0 })
     this.sliceMillis = Check.millis(where, "window", given.window ?? "10 seconds") / slices
-    this.#reserve = this.minPerSecond
+    this.#fullReserve = this.minPerSecond === 0 ? 0 : Math.max(1, this.minPerSecond)
+    this.#reserve = this.#fullReserve
     this.snapshot = Effect.withFiber((fiber) => {
       this.#turn(monotonicMillis(fiber))
       return Effect.succeed({ calls: this.#calls, repetitions: this.#spent, refused: this.#refused })
@@ -145,7 +147,7 @@ export class RetryBudgetImpl {
     this.#uncounted = 0
     if (now > this.#reserveAt) {
       const gained = ((now - this.#reserveAt) / 1000) * this.minPerSecond
-      this.#reserve = Math.min(this.minPerSecond, this.#reserve + (gained > 0 ? gained : 0))
+      this.#reserve = Math.min(this.#fullReserve, this.#reserve + (gained > 0 ? gained : 0))
       this.#reserveAt = now
     }
   }

@@ -12,9 +12,9 @@ import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type { CallRecord } from "../CallRecord.ts"
-import { hostClock, monotonicMillisOf } from "../internal/monotonic.ts"
+import { monotonicMillisOf } from "../internal/monotonic.ts"
 import { refusal } from "../internal/refusal.ts"
-import { DeadlineList, type Entry } from "./DeadlineList.ts"
+import { DeadlineList, type Entry, keepsDeadlines } from "./DeadlineList.ts"
 import { Frame } from "./Frame.ts"
 import { type ResilienceError, resilienceError, TimedOut } from "./ResilienceError.ts"
 import type { ResilienceObserver } from "./ResilienceObserver.ts"
@@ -73,7 +73,7 @@ export class TimeoutExecution extends Effectable.Mixin(Frame) implements Entry {
   /** Undefined where the work ended without ever waiting. */
   work: Fiber.Fiber<unknown, unknown> | undefined = undefined
   state: State = "running"
-  /** Sleeps until the deadline where the clock is not the host's, and through the grace time. */
+  /** Sleeps until the deadline where no list keeps it, and through the grace time. */
   sleeper: Fiber.Fiber<void> | undefined = undefined
 
   constructor(
@@ -105,7 +105,7 @@ export class TimeoutExecution extends Effectable.Mixin(Frame) implements Entry {
       return this
     }
     this.work = work
-    if (this.clock === hostClock) this.limit.list.push(this)
+    if (keepsDeadlines(this.clock)) this.limit.list.push(this)
     else this.sleep(this.limit.millis, () => this.expire())
     work.addObserver((exit) => this.end(exit))
     return this

@@ -68,6 +68,21 @@ describe("RetryBudget", () => {
       assert.strictEqual((yield* budget.snapshot).refused, 275)
     }))
 
+  it.effect("allows one in so many seconds where the minimum is a fraction", () =>
+    Effect.gen(function*() {
+      const time = makeInstantClock()
+      const budget = yield* RetryBudget.make({ share: 0, minPerSecond: 0.125 })
+      const { call, state } = yield* storm([Retry.make({ budget, maxAttempts: 2 })])
+      const repetitions: Array<number> = []
+      for (let second = 0; second < 31; second++) {
+        const before = state.executions
+        yield* Effect.provideService(call, Clock.Clock, time.clock)
+        if (state.executions - before === 2) repetitions.push(second)
+        time.advance(1000)
+      }
+      assert.deepStrictEqual(repetitions, [0, 8, 16, 24])
+    }))
+
   it.effect("forgets calls after the window, so that an idle day does not pay for a storm", () =>
     Effect.gen(function*() {
       const time = makeInstantClock()
