@@ -63,10 +63,14 @@ export interface Group {
 }
 
 /** How to run: `quick` for fewer and shorter rounds, `print` to have the table somewhere else than on the console. */
+/** `now` is the clock in nanoseconds. Default: the process's own. */
 export interface Settings {
   readonly quick: boolean
   readonly print?: (line: string) => void
+  readonly now?: () => number
 }
+
+const processNow = (): number => Number(process.hrtime.bigint())
 
 const median = (values: ReadonlyArray<number>): number => {
   const sorted = values.toSorted((a, b) => a - b)
@@ -74,10 +78,10 @@ const median = (values: ReadonlyArray<number>): number => {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
 }
 
-const timed = async (one: Case, n: number): Promise<number> => {
-  const start = process.hrtime.bigint()
+const timed = async (one: Case, n: number, now: () => number): Promise<number> => {
+  const start = now()
   const result = await one.run(n)
-  const elapsed = Number(process.hrtime.bigint() - start)
+  const elapsed = now() - start
   one.check?.(result, n)
   if (one.figure !== true) return elapsed
   if (typeof result !== "number" || !Number.isFinite(result)) throw new Error(`${one.name}: no figure came back`)
@@ -155,13 +159,13 @@ const allocated = async (one: Case, nsPerOp: number): Promise<number | undefined
 // Some cases run 1,000 lanes and do the next multiple of 1,000.
 const whole = (n: number): number => n < 1000 ? n : Math.round(n / 1000) * 1000
 
-const calibrate = async (one: Case, targetMs: number): Promise<number> => {
+const calibrate = async (one: Case, targetMs: number, now: () => number): Promise<number> => {
   if (one.ops !== undefined) return one.ops
   let n = 64
   for (;;) {
-    const start = performance.now()
+    const start = now()
     await one.run(n)
-    const elapsed = performance.now() - start
+    const elapsed = (now() - start) / 1e6
     if (elapsed >= targetMs || n >= 1 << 20) {
       return whole(Math.max(16, Math.min(1 << 20, Math.round((n * targetMs) / elapsed))))
     }
@@ -215,16 +219,17 @@ const show = (ns: number): string =>
 /** Runs one group and prints it as a table. */
 export const runGroup = async (group: Group, settings: Settings): Promise<ReadonlyArray<Result>> => {
   validate(group)
+  const now = settings.now ?? processNow
   const rounds = settings.quick ? 7 : 31
   const targetMs = settings.quick ? 5 : 20
   const slices = settings.quick ? 2 : 4
   const plans = new Map<Case, ReadonlyArray<number>>()
   for (const one of group.cases) {
-    const n = await calibrate(one, targetMs)
+    const n = await calibrate(one, targetMs, now)
     plans.set(one, sliced(one, n, slices))
     if (one.figure !== true) {
-      await timed(one, n)
-      await timed(one, n)
+      await timed(one, n, now)
+      await timed(one, n, now)
     }
   }
   const times = new Map<string, Array<number>>(group.cases.map((one) => [one.name, []]))
@@ -234,7 +239,7 @@ export const runGroup = async (group: Group, settings: Settings): Promise<Readon
       for (let i = 0; i < group.cases.length; i++) {
         const one = group.cases[(i + round + slice) % group.cases.length]!
         const n = plans.get(one)![slice]
-        if (n !== undefined) sums.set(one, (sums.get(one) ?? 0) + await timed(one, n))
+        if (n !== undefined) sums.set(one, (sums.get(one) ?? 0) + await timed(one, n, now))
       }
     }
     for (const [one, sum] of sums) {
