@@ -287,6 +287,11 @@ export const make = <const Stages extends ReadonlyArray<StageTag>>(
  * Errors and requirements are those of the tuple. A program that asks for `ToolPipeline.ToolPipeline` takes it as long
  * as it has an auth stage; `ToolPipeline.of<E, Provides>()` asks for exactly what the tuple has.
  *
+ * **Gotchas**
+ *
+ * There is one pipeline in a context: of two layers that are merged the later one stands, whatever the types of both say.
+ * For a second pipeline beside it use `make`.
+ *
  * @category layers
  * @since 0.1.0
  */
