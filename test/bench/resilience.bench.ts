@@ -367,9 +367,11 @@ const queue = (): Group => {
   }
   const pCall = () => limit(handler)
   const ourCall = bulkhead.execute(handlerEffect)
+  // As many calls on both sides, so that both pay for the collector alike.
   const ratio = (few: () => Promise<number>, many: () => Promise<number>) => async () => {
-    const few_ = await few() + await few() + await few()
-    return (await many()) / (few_ / 3)
+    let sum = 0
+    for (let i = 0; i < 20; i++) sum += await few()
+    return (await many()) / (sum / 20)
   }
   const each = (waiting: number): ReadonlyArray<Case> => [
     { name: `p-limit, ${waiting} (ns a call)`, run: promiseEach(waiting, pCall), figure: true, ops: 1 },
@@ -393,6 +395,18 @@ const queue = (): Group => {
     cases: [
       ...each(1000),
       ...each(20_000),
+      {
+        name: "p-limit, cost at 20,000 over cost at 1,000",
+        run: ratio(promiseEach(1000, pCall), promiseEach(20_000, pCall)),
+        figure: true,
+        ops: 1
+      },
+      {
+        name: "fibers that only wait, cost at 20,000 over cost at 1,000",
+        run: ratio(fiberEach(1000, Effect.yieldNow), fiberEach(20_000, Effect.yieldNow)),
+        figure: true,
+        ops: 1
+      },
       {
         name: "effect-toolops, cost at 20,000 over cost at 1,000",
         run: ratio(fiberEach(1000, ourCall), fiberEach(20_000, ourCall)),
