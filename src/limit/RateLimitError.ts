@@ -5,7 +5,6 @@
  */
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
-import { refusal } from "../internal/refusal.ts"
 
 /**
  * The caller has used up a limit. `retryAfter` is when the same call would pass: infinite for a call that costs more than
@@ -59,6 +58,37 @@ export class RateLimitError extends Schema.TaggedError<RateLimitError>("effect-t
   }
 }
 
-/** @internal */
-export const rateLimitError = (reason: RateLimitError["reason"]): RateLimitError =>
-  refusal(RateLimitError, { _tag: "RateLimitError", reason })
+// What `refusal` makes, by constructor: every refused caller is told a time of its own, and copying the fields costs more
+// than all the rest.
+function Refused(this: { _tag: string; reason: RateLimitError["reason"] }, reason: RateLimitError["reason"]) {
+  this._tag = "RateLimitError"
+  this.reason = reason
+}
+Refused.prototype = RateLimitError.prototype
+
+function Limited(
+  this: { _tag: string; limit: string; per: string; retryAfter: Duration.Duration },
+  limit: string,
+  per: string,
+  retryAfter: Duration.Duration
+) {
+  this._tag = "RateLimited"
+  this.limit = limit
+  this.per = per
+  this.retryAfter = retryAfter
+}
+Limited.prototype = RateLimited.prototype
+
+const RefusedClass = Refused as unknown as new(reason: RateLimitError["reason"]) => RateLimitError
+const LimitedClass = Limited as unknown as new(
+  limit: string,
+  per: string,
+  retryAfter: Duration.Duration
+) => RateLimited
+
+/** @internal A refusal, without a stack. */
+export const rateLimitError = (reason: RateLimitError["reason"]): RateLimitError => new RefusedClass(reason)
+
+/** @internal A reason, without a stack. */
+export const rateLimited = (limit: string, per: string, retryAfter: Duration.Duration): RateLimited =>
+  new LimitedClass(limit, per, retryAfter)

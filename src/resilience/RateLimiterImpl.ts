@@ -10,8 +10,7 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
-import { refusal } from "../internal/refusal.ts"
-import { RateLimited, type RateLimitError, rateLimitError } from "../limit/RateLimitError.ts"
+import { rateLimited, type RateLimitError, rateLimitError } from "../limit/RateLimitError.ts"
 import { deadlineOf } from "./Frame.ts"
 import type { Snapshot } from "./RateLimiter.ts"
 import { CurrentSlot } from "./Slot.ts"
@@ -131,13 +130,10 @@ export class RateLimiterImpl {
     const millis = this.#millisUntil(count)
     if (millis <= this.settings.maxWait && now + millis < deadlineOf(fiber.getRef(CurrentSlot))) return undefined
     this.#refused += 1
-    return Effect.fail(rateLimitError(refusal(RateLimited, {
-      _tag: "RateLimited",
-      limit: this.name,
-      per: "global",
-      // Rounded up: coming back a little early would be for nothing.
-      retryAfter: Duration.millis(Math.ceil(millis - tolerance))
-    })))
+    // Rounded up: coming back a little early would be for nothing.
+    return Effect.fail(
+      rateLimitError(rateLimited(this.name, "global", Duration.millis(Math.ceil(millis - tolerance))))
+    )
   }
 
   /** Gives the reservation of a caller that went away to those behind it. */
