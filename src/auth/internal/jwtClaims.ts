@@ -28,7 +28,7 @@ export const isName = (value: unknown): value is string =>
   typeof value === "string" && value.length > 0 && value.length <= maxName &&
   // Nearly all names are printable ASCII, and one look settles those.
   (/^[ -~]*$/.test(value) ||
-    // oxlint-disable-next-line no-control-regex
+    // oxlint-disable-next-line no-control-regex -- control characters are what it looks for
     (!/[\u0000-\u001f\u007f-\u009f]/.test(value) && value.isWellFormed()))
 
 /** Checks the name of a claim, or a path of names, given as an option. */
