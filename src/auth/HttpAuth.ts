@@ -14,12 +14,12 @@ import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Layer from "effect/Layer"
+import { checkUrl } from "../internal/boundedFetch.ts"
 import * as Check from "../internal/options.ts"
 import { RequestHeaders } from "../ToolCall.ts"
 import * as Authenticator from "./Authenticator.ts"
 import * as AuthError from "./AuthError.ts"
 import { CurrentIdentity, type Identity } from "./Identity.ts"
-import { checkUrl } from "./internal/boundedFetch.ts"
 
 /**
  * What the server says of itself (RFC 9728).

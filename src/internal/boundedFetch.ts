@@ -6,7 +6,7 @@ import * as HttpClient from "effect/http/HttpClient"
 import type * as HttpClientRequest from "effect/http/HttpClientRequest"
 import * as Stream from "effect/Stream"
 
-// Requests to the servers that access depends on: https, no redirects, a time limit, a size limit, and no error that
+// Requests to the servers that access and secrets depend on: https, no redirects, a time limit, a size limit, and no error that
 // says more than that it did not work. What a client knows of a failed request includes its credentials.
 
 /** What came back. */
