@@ -12,6 +12,7 @@ import * as Ref from "effect/Ref"
 import type { CallRecord } from "../CallRecord.ts"
 import { refusal } from "../internal/refusal.ts"
 import type { Snapshot } from "./Bulkhead.ts"
+import { Guarded } from "./Guarded.ts"
 import { BulkheadFull, type ResilienceError, resilienceError } from "./ResilienceError.ts"
 import type { ResilienceObserver } from "./ResilienceObserver.ts"
 import { CurrentSlot, type Slot } from "./Slot.ts"
@@ -24,27 +25,6 @@ export interface Settings {
   readonly maxQueue: number
   readonly maxWait: number
   readonly retryAfter: Duration.Duration
-}
-
-/** What `execute` gives: an effect that is an object of its own, which is lighter than a closure in another. */
-class Guarded extends Effectable.Class<any, any, any> {
-  readonly bulkhead: BulkheadImpl
-  readonly effect: Effect.Effect<any, any, any>
-  readonly record: CallRecord | undefined
-
-  constructor(bulkhead: BulkheadImpl, effect: Effect.Effect<any, any, any>, record: CallRecord | undefined) {
-    super()
-    this.bulkhead = bulkhead
-    this.effect = effect
-    this.record = record
-  }
-
-  asEffect(): Effect.Effect<any, any, any> {
-    if (this.bulkhead.isFull()) return this.bulkhead.refuse(this.record)
-    const execution = new Execution(this.bulkhead, Fiber.getCurrent()!, this.effect, this.record)
-    // The slot is taken inside, when its way back is already in place: a fiber may be interrupted between any two steps.
-    return Effect.onExitPrimitive(execution, () => execution.leave())
-  }
 }
 
 /** One execution: before its slot, waiting for it, or in it. As an effect it takes the slot and goes on. */
@@ -163,6 +143,14 @@ export class BulkheadImpl {
     record: CallRecord | undefined
   ): Effect.Effect<A, E | ResilienceError, R> {
     return new Guarded(this, effect, record)
+  }
+
+  /** What a guarded effect does when it is run. */
+  run(effect: Effect.Effect<any, any, any>, record: CallRecord | undefined): Effect.Effect<any, any, any> {
+    if (this.isFull()) return this.refuse(record)
+    const execution = new Execution(this, Fiber.getCurrent()!, effect, record)
+    // The slot is taken inside, when its way back is already in place: a fiber may be interrupted between any two steps.
+    return Effect.onExitPrimitive(execution, () => execution.leave())
   }
 
   /** Says whether a caller would be refused now. */

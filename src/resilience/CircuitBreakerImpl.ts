@@ -5,7 +5,6 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Effectable from "effect/Effectable"
 import type * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Queue from "effect/Queue"
@@ -18,6 +17,7 @@ import type { Settings } from "./CircuitOptions.ts"
 import * as CircuitState from "./CircuitState.ts"
 import { ConsecutiveWindow } from "./CircuitWindow.ts"
 import { isInterruption, type Outcome } from "./Classify.ts"
+import { Guarded } from "./Guarded.ts"
 import { type CircuitOpen, circuitOpen, type ResilienceError, resilienceError } from "./ResilienceError.ts"
 import type { ResilienceObserver } from "./ResilienceObserver.ts"
 
@@ -26,24 +26,6 @@ class Admission {
   generation = -1
   probe: CircuitState.Probe | undefined = undefined
   startedAt = 0
-}
-
-/** What `execute` gives: an effect that is an object of its own, which is lighter than a closure in another. */
-class Guarded extends Effectable.Class<any, any, any> {
-  readonly breaker: CircuitBreakerImpl
-  readonly effect: Effect.Effect<any, any, any>
-  readonly record: CallRecord | undefined
-
-  constructor(breaker: CircuitBreakerImpl, effect: Effect.Effect<any, any, any>, record: CallRecord | undefined) {
-    super()
-    this.breaker = breaker
-    this.effect = effect
-    this.record = record
-  }
-
-  asEffect(): Effect.Effect<any, any, any> {
-    return this.breaker.run(this.effect, this.record)
-  }
 }
 
 /** @internal */

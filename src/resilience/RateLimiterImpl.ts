@@ -7,11 +7,12 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
-import { rateLimited, type RateLimitError, rateLimitError } from "../limit/RateLimitError.ts"
+import { type RateLimited, rateLimited, type RateLimitError, rateLimitError } from "../limit/RateLimitError.ts"
 import { deadlineOf } from "./Frame.ts"
+import { Guarded } from "./Guarded.ts"
 import type { Snapshot } from "./RateLimiter.ts"
 import { CurrentSlot } from "./Slot.ts"
 
@@ -48,12 +49,16 @@ export class RateLimiterImpl {
   #queued = 0
   #queuedTokens = 0
   #refused = 0
+  /** Why callers were refused last, and for how long. */
+  #reason: RateLimited
+  #refusedMillis = 0
   #timer: Fiber.Fiber<void> | undefined = undefined
 
   constructor(settings: Settings) {
     this.name = settings.name
     this.settings = settings
     this.#tokens = settings.burst
+    this.#reason = rateLimited(settings.name, "global", Duration.zero)
     this.snapshot = Effect.withFiber((fiber) => {
       this.#refill(monotonicMillis(fiber))
       return Effect.succeed({ tokens: this.#tokens, queued: this.#queued, refused: this.#refused })
@@ -61,11 +66,15 @@ export class RateLimiterImpl {
   }
 
   execute<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | RateLimitError, R> {
-    return Effect.withFiber((fiber) => {
-      const now = monotonicMillis(fiber)
-      if (this.#take(1, now)) return effect
-      return this.#refusal(1, fiber, now) ?? Effect.andThen(this.#wait(1, fiber), effect)
-    })
+    return new Guarded(this, effect, undefined)
+  }
+
+  /** What a guarded effect does when it is run. */
+  run(effect: Effect.Effect<any, any, any>): Effect.Effect<any, any, any> {
+    const fiber = Fiber.getCurrent()!
+    const now = monotonicMillis(fiber)
+    if (this.#take(1, now)) return effect
+    return this.#refusal(1, fiber, now) ?? Effect.andThen(this.#wait(1, fiber), effect)
   }
 
   tokens(count: number): Effect.Effect<void, RateLimitError> {
@@ -130,10 +139,13 @@ export class RateLimiterImpl {
     const millis = this.#millisUntil(count)
     if (millis <= this.settings.maxWait && now + millis < deadlineOf(fiber.getRef(CurrentSlot))) return undefined
     this.#refused += 1
-    // Rounded up: coming back a little early would be for nothing.
-    return Effect.fail(
-      rateLimitError(rateLimited(this.name, "global", Duration.millis(Math.ceil(millis - tolerance))))
-    )
+    // Whole milliseconds, and never too few of them: callers that are refused within one share their reason.
+    const whole = Math.ceil(millis - tolerance)
+    if (whole !== this.#refusedMillis) {
+      this.#refusedMillis = whole
+      this.#reason = rateLimited(this.name, "global", Duration.millis(whole))
+    }
+    return Effect.fail(rateLimitError(this.#reason))
   }
 
   /** Gives the reservation of a caller that went away to those behind it. */
