@@ -1,4 +1,5 @@
 import * as Cedar from "@cedar-policy/cedar-wasm/nodejs"
+import * as Casbin from "casbin"
 import { Effect, Layer, Redacted } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
 import { ApiKey, Authenticator, AuthMiddleware, Authorizer, Identity, Jwt, Rbac } from "effect-toolops/auth"
@@ -12,15 +13,15 @@ const issuer = "https://issuer.example"
 const audience = "https://tools.example"
 const secret = Crypto.randomBytes(64).toString("hex")
 
-/** Runs an effect `n` times in one fiber. */
-const repeat = (effect: Effect.Effect<unknown, unknown>) => (n: number) =>
+/** Makes an effect and runs it, `n` times in one fiber. */
+const repeat = (body: () => Effect.Effect<unknown, unknown>) => (n: number) =>
   Effect.runPromise(Effect.suspend(() => {
     let left = n
     let last: unknown = undefined
     return Effect.map(
       Effect.whileLoop({
         while: () => left > 0,
-        body: () => effect,
+        body,
         step: (value) => {
           left -= 1
           last = value
@@ -64,7 +65,7 @@ const requestHeaders = {
 
 const who = (authenticator: Authenticator.Service, headers: Record<string, string>) => {
   const all = { ...requestHeaders, ...headers }
-  return Effect.suspend(() => Authenticator.identify(authenticator, all))
+  return () => Authenticator.identify(authenticator, all)
 }
 
 const apiKeys = async (): Promise<Group> => {
@@ -74,18 +75,29 @@ const apiKeys = async (): Promise<Group> => {
     Effect.provide(ApiKey.ApiKeyStore, ApiKey.layerMemory({ keys: [{ id: "k", key, principal: "ada" }] }))
   )
   const known = new Map([[Crypto.hash("sha256", text), "ada"]])
+  const hashed = Effect.sync(() => Crypto.hash("sha256", text))
   return {
     name: "auth: API key",
     cases: [
       { name: "crypto.hash", run: loop(() => Crypto.hash("sha256", text)), check: present },
       { name: "crypto.hash and a Map", run: loop(() => known.get(Crypto.hash("sha256", text))), check: present },
-      { name: "crypto.hash in a fiber", run: repeat(Effect.sync(() => Crypto.hash("sha256", text))), check: present },
+      {
+        name: "crypto.hash in a fiber",
+        run: repeat(() => hashed),
+        check: present
+      },
       {
         name: "ApiKey",
         run: repeat(who(ApiKey.make(store), { "x-api-key": text })),
         check: principal,
-        baseline: "crypto.hash in a fiber",
+        baseline: "crypto.hash",
         goal: 1.5
+      },
+      {
+        name: "ApiKey beside a hash in a fiber",
+        run: repeat(who(ApiKey.make(store), { "x-api-key": text })),
+        check: principal,
+        baseline: "crypto.hash in a fiber"
       }
     ]
   }
@@ -180,10 +192,43 @@ const rolesOf = (count: number): Record<string, Rbac.Role> =>
     ...i > 0 && i % 10 === 0 ? { inherits: [`role${i - 1}`] } : {}
   }]))
 
-const decisions = (): Group => {
+// Roles, wildcards and denials, as `Rbac` has them.
+const casbinModel = `
+[request_definition]
+r = sub, obj, act
+
+[policy_definition]
+p = sub, obj, act, eft
+
+[role_definition]
+g = _, _
+
+[policy_effect]
+e = some(where (p.eft == allow)) && !some(where (p.eft == deny))
+
+[matchers]
+m = g(r.sub, p.sub) && keyMatch(r.obj, p.obj) && r.act == p.act
+`
+
+const casbin = async (count: number): Promise<ReadonlyArray<Case>> => {
+  const cases: Array<Case> = []
+  for (const cached of [false, true]) {
+    const model = Casbin.newModelFromString(casbinModel)
+    const enforcer = cached ? await Casbin.newCachedEnforcer(model) : await Casbin.newEnforcer(model)
+    await enforcer.addPolicies(Array.from({ length: count }, (_, i) => [`role${i}`, `ns${i}:*`, "call", "allow"]))
+    await enforcer.addGroupingPolicy("ada", "role5")
+    cases.push({
+      name: `casbin, ${count} policies${cached ? ", answered before" : ""}`,
+      run: loopAsync(() => enforcer.enforce("ada", "ns5:tool", "call")),
+      check: present
+    })
+  }
+  return cases
+}
+
+const decisions = async (): Promise<Group> => {
   const identity = Identity.make({ principal: "ada", roles: ["role5"] })
   const tool = ToolMeta.make({ namespace: "ns5", name: "tool" })
-  const set = new Set(Array.from({ length: 100 }, (_, i) => `role${i} ns${i}:tool call`))
   const cedar = (count: number): Case => {
     const id = `policy${count}`
     Cedar.preparsePolicySet(id, {
@@ -219,24 +264,29 @@ const decisions = (): Group => {
   return {
     name: "auth: roles",
     cases: [
-      {
-        name: "a Set of strings",
-        run: repeat(Effect.sync(() => set.has(`${identity.roles[0]} ${tool.id} ${"call"}`))),
-        check: present
-      },
-      ...[10, 100, 1000].map((count): Case => {
+      ...[10, 100, 1000].flatMap((count): ReadonlyArray<Case> => {
         const rbac = Rbac.make({ roles: rolesOf(count) })
         const request = { identity, tool, action: "call", input: undefined }
-        return {
-          name: `Rbac, ${count} roles`,
-          run: repeat(Effect.suspend(() => rbac.authorize(request))),
-          check: allowed,
-          baseline: "a Set of strings",
-          goal: 2.5
-        }
+        const set = new Set(Array.from({ length: count }, (_, i) => `role${i} ns${i}:tool call`))
+        return [
+          {
+            name: `a Set of ${count} strings`,
+            run: loop(() => set.has(`${identity.roles[0]} ${tool.id} ${request.action}`)),
+            check: present
+          },
+          {
+            name: `Rbac, ${count} roles`,
+            run: repeat(() => rbac.authorize(request)),
+            check: allowed,
+            baseline: `a Set of ${count} strings`,
+            goal: 2.5
+          }
+        ]
       }),
-      cedar(10),
-      cedar(100)
+      ...[10, 100, 1000].map(cedar),
+      ...await casbin(10),
+      ...await casbin(100),
+      ...await casbin(1000)
     ]
   }
 }
@@ -262,7 +312,7 @@ const stage = async (): Promise<Group> => {
   const guarded = pipeline.wrap(tool, () => handler)
   const run = (headers: Record<string, string>) => {
     const all = { ...requestHeaders, ...headers }
-    return repeat(Effect.suspend(() => guarded(undefined, { headers: all })))
+    return repeat(() => guarded(undefined, { headers: all }))
   }
   const known = Effect.provideService(
     Effect.suspend(() => guarded(undefined)),
@@ -272,10 +322,10 @@ const stage = async (): Promise<Group> => {
   return {
     name: "auth: the whole stage",
     cases: [
-      { name: "bare handler", run: repeat(handler), check: present },
+      { name: "bare handler", run: repeat(() => handler), check: present },
       { name: "API key and roles", run: run({ "x-api-key": Redacted.value(key) }), check: present },
       { name: "bearer token seen before and roles", run: run({ authorization: `Bearer ${token}` }), check: present },
-      { name: "authenticated by the edge, roles", run: repeat(known), check: present }
+      { name: "authenticated by the edge, roles", run: repeat(() => known), check: present }
     ]
   }
 }
@@ -283,6 +333,6 @@ const stage = async (): Promise<Group> => {
 export default async (): Promise<ReadonlyArray<Group>> => [
   await apiKeys(),
   ...await tokens(),
-  decisions(),
+  await decisions(),
   await stage()
 ]
