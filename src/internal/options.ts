@@ -94,6 +94,16 @@ export const known = (where: string, options: object, names: ReadonlyArray<strin
   }
 }
 
+/** A string that is not empty. */
+export const text = (where: string, name: string, value: string): string => {
+  if (typeof value !== "string" || value === "") {
+    throw new TypeError(
+      `${where}: ${name} must be a string that is not empty, got ${value === "" ? "\"\"" : show(value)}`
+    )
+  }
+  return value
+}
+
 /** One of the given words. */
 export const oneOf = <const A extends string>(
   where: string,

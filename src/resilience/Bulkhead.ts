@@ -103,7 +103,7 @@ export const resolve = (options: Options | undefined, where: string): Settings =
     )
   }
   return {
-    name: given.name ?? "bulkhead",
+    name: Check.text(where, "name", given.name ?? "bulkhead"),
     maxConcurrent: Check.integer(where, "maxConcurrent", given.maxConcurrent ?? 10, 1),
     maxQueue,
     maxWait,

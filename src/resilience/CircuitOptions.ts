@@ -126,7 +126,7 @@ export const resolve = (
     throw new TypeError(`${where}: classify must be a function, got ${typeof given.classify}`)
   }
   return {
-    name: given.name ?? "circuitBreaker",
+    name: Check.text(where, "name", given.name ?? "circuitBreaker"),
     emptyWindow: resolveWindow(given, where),
     openMillis: resolveOpenings(given, where, context),
     halfOpenMaxRequests,

@@ -92,7 +92,7 @@ export interface Settings {
 export const resolve = (options: Options, where: string): Settings => {
   Check.known(where, options, Object.keys(optionNames))
   return {
-    name: options.name ?? "hedge",
+    name: Check.text(where, "name", options.name ?? "hedge"),
     delay: Duration.millis(Check.millis(where, "delay", options.delay)),
     maxHedges: Check.integer(where, "maxHedges", options.maxHedges ?? 1, 1),
     budget: options.budget

@@ -103,7 +103,7 @@ export const resolve = (options: Options | undefined, where: string): Settings =
     throw new TypeError(`${where}: maxWait means nothing without onExceeded: "wait"`)
   }
   return {
-    name: given.name ?? "rateLimiter",
+    name: Check.text(where, "name", given.name ?? "rateLimiter"),
     rate: Check.finite(where, "rate", given.rate ?? 100, { above: 0 }),
     burst: Check.integer(where, "burst", given.burst ?? 10, 1),
     maxWait: waits ? Check.millis(where, "maxWait", given.maxWait ?? "1 second") : 0

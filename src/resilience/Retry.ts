@@ -159,7 +159,7 @@ export const resolve = (options: Options | undefined, where: string): Settings =
     throw new RangeError(`${where}: initialDelay must be at most maxDelay (${maxDelay} ms), got ${initialDelay} ms`)
   }
   return {
-    name: given.name ?? "retry",
+    name: Check.text(where, "name", given.name ?? "retry"),
     maxAttempts: given.maxAttempts === undefined && schedule !== undefined
       ? Infinity
       : Check.integer(where, "maxAttempts", given.maxAttempts ?? 3, 1),

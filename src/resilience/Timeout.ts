@@ -95,7 +95,7 @@ export const resolve = (options: Options | undefined, where: string): Settings =
   const given = options ?? {}
   Check.known(where, given, Object.keys(optionNames))
   return {
-    name: given.name ?? "timeout",
+    name: Check.text(where, "name", given.name ?? "timeout"),
     timeout: Check.millis(where, "timeout", given.timeout ?? "30 seconds", { allowInfinite: true }),
     total: Check.millis(where, "total", given.total ?? Infinity, { allowInfinite: true }),
     grace: Check.millis(where, "grace", given.grace ?? "1 second", { allowZero: true })
