@@ -21,9 +21,9 @@ import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import type * as SchemaAST from "effect/SchemaAST"
 import type { Identity } from "../auth/Identity.ts"
+import { canonicalJson } from "../internal/canonicalJson.ts"
 import { sha256Hex } from "../internal/hash.ts"
 import type { ToolMeta } from "../ToolMeta.ts"
-import { canonicalJson } from "./internal/canonicalJson.ts"
 import { canonicalJsonOf } from "./internal/sortedCopy.ts"
 
 /**

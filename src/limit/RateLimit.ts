@@ -12,6 +12,7 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import { CurrentPeer as peer } from "../internal/currentPeer.ts"
 import * as Check from "../internal/options.ts"
 import type { ToolCall } from "../ToolCall.ts"
 import type { ToolMeta } from "../ToolMeta.ts"
@@ -93,7 +94,7 @@ export interface Options {
  * @category references
  * @since 0.1.0
  */
-export const CurrentPeer: Context.Reference<string | undefined> = Rule.CurrentPeer
+export const CurrentPeer: Context.Reference<string | undefined> = peer
 
 /**
  * The limits of a program.

@@ -11,8 +11,9 @@
  */
 import type * as Schema from "effect/Schema"
 import * as Check from "../internal/options.ts"
+import { cutText, redactPatterns } from "../internal/secretText.ts"
+import { sensitiveAnnotation } from "../internal/sensitive.ts"
 import * as Plain from "./internal/plain.ts"
-import { cutText, redactPatterns } from "./internal/secretText.ts"
 
 /**
  * What stands where a secret was.
@@ -21,9 +22,6 @@ import { cutText, redactPatterns } from "./internal/secretText.ts"
  * @since 0.1.0
  */
 export const replacement = "<redacted>"
-
-/** @internal */
-export const sensitiveAnnotation = "effect-toolops/sensitive"
 
 /**
  * Marks a Schema, or a field of one, as sensitive: what it describes is never captured.

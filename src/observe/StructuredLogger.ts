@@ -15,10 +15,10 @@ import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as References from "effect/References"
+import { toLine } from "../internal/jsonLine.ts"
 import * as Check from "../internal/options.ts"
 import { CallLine } from "./CallLine.ts"
 import { CurrentCall } from "./CurrentCall.ts"
-import { toLine } from "./internal/jsonLine.ts"
 import * as Redaction from "./Redaction.ts"
 
 /**

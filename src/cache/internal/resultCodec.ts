@@ -3,7 +3,7 @@ import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type { ToolMeta } from "../../ToolMeta.ts"
-import { survivesJson } from "./canonicalJson.ts"
+import { survivesJson } from "../../internal/canonicalJson.ts"
 
 /** What `decode` gives for a text that it did not write, or that no longer fits the tool's Schema. */
 export const corrupt: unique symbol = Symbol("corrupt")

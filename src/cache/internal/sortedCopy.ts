@@ -1,5 +1,5 @@
 import type * as SchemaAST from "effect/SchemaAST"
-import { canonicalJson, maxLength } from "./canonicalJson.ts"
+import { canonicalJson, maxLength } from "../../internal/canonicalJson.ts"
 
 // A faster way to the canonical text of a value whose shape is known: copy it with its members in order, and let the
 // engine's own JSON.stringify print the copy. Whatever is not of that shape takes the long way, to the same text.

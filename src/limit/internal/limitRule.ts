@@ -1,6 +1,6 @@
-import * as Context from "effect/Context"
 import type * as Fiber from "effect/Fiber"
 import type { Identity } from "../../auth/Identity.ts"
+import { CurrentPeer } from "../../internal/currentPeer.ts"
 import { sha256Hex } from "../../internal/hash.ts"
 import * as Check from "../../internal/options.ts"
 import { checkToolPatterns, matchToolPattern } from "../../internal/toolPattern.ts"
@@ -24,12 +24,6 @@ export interface ToolRule {
   readonly rule: LimitRule
   readonly keyOf: (identity: Identity, fiber: Fiber.Fiber<unknown, unknown>) => BucketKey
 }
-
-/** See `RateLimit.CurrentPeer`. */
-export const CurrentPeer: Context.Reference<string | undefined> = Context.Reference<string | undefined>(
-  "effect-toolops/limit/RateLimit/CurrentPeer",
-  { defaultValue: () => undefined }
-)
 
 const names = ["name", "per", "limit", "window", "burst", "tools", "roles", "cost", "mode"]
 const pers: ReadonlyArray<Per> = ["identity", "tenant", "tool", "identity+tool", "global"]

@@ -1,7 +1,8 @@
 import * as Redacted from "effect/Redacted"
 import type * as Schema from "effect/Schema"
 import type * as SchemaAST from "effect/SchemaAST"
-import { type Redaction, sensitiveAnnotation } from "../Redaction.ts"
+import { sensitiveAnnotation } from "../../internal/sensitive.ts"
+import type { Redaction } from "../Redaction.ts"
 
 // What of a value may be told: only members that the Schema names, without those that are marked sensitive. Where a
 // union leaves several readings of a value open, a mark in one of them counts.
