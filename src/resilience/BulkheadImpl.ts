@@ -12,7 +12,7 @@ import * as Ref from "effect/Ref"
 import type { CallRecord } from "../CallRecord.ts"
 import { refusal } from "../internal/refusal.ts"
 import type { Snapshot } from "./Bulkhead.ts"
-import { Guarded } from "./Guarded.ts"
+import { Part } from "./Guarded.ts"
 import { BulkheadFull, type ResilienceError, resilienceError } from "./ResilienceError.ts"
 import type { ResilienceObserver } from "./ResilienceObserver.ts"
 import { CurrentSlot, type Slot } from "./Slot.ts"
@@ -106,7 +106,7 @@ class Execution extends Effectable.Class<any, any, any> implements Slot, Waiter 
 }
 
 /** @internal */
-export class BulkheadImpl {
+export class BulkheadImpl extends Part<ResilienceError> {
   readonly name: string
   readonly settings: Settings
   readonly snapshot: Effect.Effect<Snapshot>
@@ -118,6 +118,7 @@ export class BulkheadImpl {
   readonly #onChange: ResilienceObserver["onBulkhead"]
 
   constructor(settings: Settings, observer: ResilienceObserver | undefined) {
+    super()
     this.name = settings.name
     this.settings = settings
     this.snapshot = Ref.get(this.#counts)
@@ -133,20 +134,10 @@ export class BulkheadImpl {
     })
   }
 
-  execute<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | ResilienceError, R> {
-    return this.executeFor(effect, undefined)
-  }
-
-  /** `execute` for a tool call: a refusal is noted in its record. */
-  executeFor<A, E, R>(
+  run<A, E, R>(
     effect: Effect.Effect<A, E, R>,
     record: CallRecord | undefined
   ): Effect.Effect<A, E | ResilienceError, R> {
-    return new Guarded(this, effect, record)
-  }
-
-  /** What a guarded effect does when it is run. */
-  run(effect: Effect.Effect<any, any, any>, record: CallRecord | undefined): Effect.Effect<any, any, any> {
     if (this.isFull()) return this.refuse(record)
     const execution = new Execution(this, Fiber.getCurrent()!, effect, record)
     // The slot is taken inside, when its way back is already in place: a fiber may be interrupted between any two steps.

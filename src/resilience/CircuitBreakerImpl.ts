@@ -17,7 +17,7 @@ import type { Settings } from "./CircuitOptions.ts"
 import * as CircuitState from "./CircuitState.ts"
 import { ConsecutiveWindow } from "./CircuitWindow.ts"
 import { isInterruption, type Outcome } from "./Classify.ts"
-import { Guarded } from "./Guarded.ts"
+import { Part } from "./Guarded.ts"
 import { type CircuitOpen, circuitOpen, type ResilienceError, resilienceError } from "./ResilienceError.ts"
 import type { ResilienceObserver } from "./ResilienceObserver.ts"
 
@@ -29,7 +29,7 @@ class Admission {
 }
 
 /** @internal */
-export class CircuitBreakerImpl {
+export class CircuitBreakerImpl extends Part<ResilienceError> {
   readonly name: string
   readonly settings: Settings
   readonly state: Effect.Effect<CircuitState.Status>
@@ -48,6 +48,7 @@ export class CircuitBreakerImpl {
   private readonly skipsSuccess: boolean
 
   constructor(settings: Settings, observer: ResilienceObserver | undefined) {
+    super()
     this.name = settings.name
     this.settings = settings
     this.reason = circuitOpen(settings.name, Duration.zero)
@@ -69,19 +70,6 @@ export class CircuitBreakerImpl {
     this.reset = this.changing((state, now) => CircuitState.reset(settings, state, now))
   }
 
-  execute<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | ResilienceError, R> {
-    return this.executeFor(effect, undefined)
-  }
-
-  /** `execute` for a tool call: a refusal is noted in its record. */
-  executeFor<A, E, R>(
-    effect: Effect.Effect<A, E, R>,
-    record: CallRecord | undefined
-  ): Effect.Effect<A, E | ResilienceError, R> {
-    return new Guarded(this, effect, record)
-  }
-
-  /** What a guarded effect does when it is run. */
   run<A, E, R>(
     effect: Effect.Effect<A, E, R>,
     record: CallRecord | undefined

@@ -12,7 +12,7 @@ import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
 import { type RateLimited, rateLimited, type RateLimitError, rateLimitError } from "../limit/RateLimitError.ts"
 import { deadlineOf } from "./Frame.ts"
-import { Guarded } from "./Guarded.ts"
+import { Part } from "./Guarded.ts"
 import type { Snapshot } from "./RateLimiter.ts"
 import { CurrentSlot } from "./Slot.ts"
 
@@ -38,7 +38,7 @@ interface Waiter {
 }
 
 /** @internal */
-export class RateLimiterImpl {
+export class RateLimiterImpl extends Part<RateLimitError> {
   readonly name: string
   readonly settings: Settings
   readonly snapshot: Effect.Effect<Snapshot>
@@ -55,6 +55,7 @@ export class RateLimiterImpl {
   #timer: Fiber.Fiber<void> | undefined = undefined
 
   constructor(settings: Settings) {
+    super()
     this.name = settings.name
     this.settings = settings
     this.#tokens = settings.burst
@@ -65,12 +66,7 @@ export class RateLimiterImpl {
     })
   }
 
-  execute<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | RateLimitError, R> {
-    return new Guarded(this, effect, undefined)
-  }
-
-  /** What a guarded effect does when it is run. */
-  run(effect: Effect.Effect<any, any, any>): Effect.Effect<any, any, any> {
+  run<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | RateLimitError, R> {
     const fiber = Fiber.getCurrent()!
     const now = monotonicMillis(fiber)
     if (this.#take(1, now)) return effect

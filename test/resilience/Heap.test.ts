@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Schedule } from "effect"
-import { Bulkhead, CircuitBreaker, Executor } from "effect-toolops/resilience"
+import { Bulkhead, CircuitBreaker, Executor, Fallback, Hedge, RateLimiter } from "effect-toolops/resilience"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 
@@ -27,6 +27,11 @@ describe("the heap", () => {
       })
       const open = yield* CircuitBreaker.make()
       yield* open.forceOpen
+      const hedge = yield* Hedge.make({ delay: "1 hour" })
+      const fallback = yield* Fallback.make({ fallback: () => Effect.void })
+      const plenty = yield* RateLimiter.make({ rate: 1e6, burst: 10, onExceeded: "wait", maxWait: "1 hour" })
+      const used = yield* RateLimiter.make({ rate: 1e-9, burst: 1 })
+      yield* used.tokens(1)
       const executor = yield* Executor.make({
         bulkhead,
         circuitBreaker,
@@ -40,6 +45,10 @@ describe("the heap", () => {
         executor.execute(Effect.fail("down")),
         executor.execute(Effect.die("bug")),
         open.execute(Effect.void),
+        hedge.execute(Effect.yieldNow),
+        fallback.execute(Effect.fail("down")),
+        plenty.execute(Effect.void),
+        used.execute(Effect.void),
         Effect.flatMap(Effect.forkChild(executor.execute(Effect.never)), (fiber) =>
           Effect.andThen(Effect.yieldNow, Fiber.interrupt(fiber)))
       ]
