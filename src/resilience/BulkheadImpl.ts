@@ -12,7 +12,6 @@ import * as Ref from "effect/Ref"
 import type { CallRecord } from "../CallRecord.ts"
 import { refusal } from "../internal/refusal.ts"
 import type { Snapshot } from "./Bulkhead.ts"
-import { Part } from "./Guarded.ts"
 import { BulkheadFull, type ResilienceError, resilienceError } from "./ResilienceError.ts"
 import type { ResilienceObserver } from "./ResilienceObserver.ts"
 import { CurrentSlot, type Slot } from "./Slot.ts"
@@ -25,6 +24,30 @@ export interface Settings {
   readonly maxQueue: number
   readonly maxWait: number
   readonly retryAfter: Duration.Duration
+}
+
+/**
+ * What `execute` gives: an effect that is an object of its own, which is lighter than a closure in another. Every part has
+ * a class of its own, too: shared, it would be slower, since what it calls would differ from part to part.
+ */
+class Guarded extends Effectable.Class<any, any, any> {
+  readonly bulkhead: BulkheadImpl
+  readonly effect: Effect.Effect<any, any, any>
+  readonly record: CallRecord | undefined
+
+  constructor(bulkhead: BulkheadImpl, effect: Effect.Effect<any, any, any>, record: CallRecord | undefined) {
+    super()
+    this.bulkhead = bulkhead
+    this.effect = effect
+    this.record = record
+  }
+
+  asEffect(): Effect.Effect<any, any, any> {
+    if (this.bulkhead.isFull()) return this.bulkhead.refuse(this.record)
+    const execution = new Execution(this.bulkhead, Fiber.getCurrent()!, this.effect, this.record)
+    // The slot is taken inside, when its way back is already in place: a fiber may be interrupted between any two steps.
+    return Effect.onExitPrimitive(execution, () => execution.leave())
+  }
 }
 
 /** One execution: before its slot, waiting for it, or in it. As an effect it takes the slot and goes on. */
@@ -106,7 +129,7 @@ class Execution extends Effectable.Class<any, any, any> implements Slot, Waiter 
 }
 
 /** @internal */
-export class BulkheadImpl extends Part<ResilienceError> {
+export class BulkheadImpl {
   readonly name: string
   readonly settings: Settings
   readonly snapshot: Effect.Effect<Snapshot>
@@ -118,7 +141,6 @@ export class BulkheadImpl extends Part<ResilienceError> {
   readonly #onChange: ResilienceObserver["onBulkhead"]
 
   constructor(settings: Settings, observer: ResilienceObserver | undefined) {
-    super()
     this.name = settings.name
     this.settings = settings
     this.snapshot = Ref.get(this.#counts)
@@ -134,14 +156,16 @@ export class BulkheadImpl extends Part<ResilienceError> {
     })
   }
 
-  run<A, E, R>(
+  execute<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | ResilienceError, R> {
+    return this.executeFor(effect, undefined)
+  }
+
+  /** `execute` for a tool call: a refusal is noted in its record. */
+  executeFor<A, E, R>(
     effect: Effect.Effect<A, E, R>,
     record: CallRecord | undefined
   ): Effect.Effect<A, E | ResilienceError, R> {
-    if (this.isFull()) return this.refuse(record)
-    const execution = new Execution(this, Fiber.getCurrent()!, effect, record)
-    // The slot is taken inside, when its way back is already in place: a fiber may be interrupted between any two steps.
-    return Effect.onExitPrimitive(execution, () => execution.leave())
+    return new Guarded(this, effect, record)
   }
 
   /** Says whether a caller would be refused now. */

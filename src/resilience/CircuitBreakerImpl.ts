@@ -5,6 +5,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Effectable from "effect/Effectable"
 import type * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Queue from "effect/Queue"
@@ -17,7 +18,6 @@ import type { Settings } from "./CircuitOptions.ts"
 import * as CircuitState from "./CircuitState.ts"
 import { ConsecutiveWindow } from "./CircuitWindow.ts"
 import { isInterruption, type Outcome } from "./Classify.ts"
-import { Part } from "./Guarded.ts"
 import { type CircuitOpen, circuitOpen, type ResilienceError, resilienceError } from "./ResilienceError.ts"
 import type { ResilienceObserver } from "./ResilienceObserver.ts"
 
@@ -28,8 +28,29 @@ class Admission {
   startedAt = 0
 }
 
+/**
+ * What `execute` gives: an effect that is an object of its own, which is lighter than a closure in another. Every part has
+ * a class of its own, too: shared, it would be slower, since what it calls would differ from part to part.
+ */
+class Guarded extends Effectable.Class<any, any, any> {
+  readonly breaker: CircuitBreakerImpl
+  readonly effect: Effect.Effect<any, any, any>
+  readonly record: CallRecord | undefined
+
+  constructor(breaker: CircuitBreakerImpl, effect: Effect.Effect<any, any, any>, record: CallRecord | undefined) {
+    super()
+    this.breaker = breaker
+    this.effect = effect
+    this.record = record
+  }
+
+  asEffect(): Effect.Effect<any, any, any> {
+    return this.breaker.run(this.effect, this.record)
+  }
+}
+
 /** @internal */
-export class CircuitBreakerImpl extends Part<ResilienceError> {
+export class CircuitBreakerImpl {
   readonly name: string
   readonly settings: Settings
   readonly state: Effect.Effect<CircuitState.Status>
@@ -48,7 +69,6 @@ export class CircuitBreakerImpl extends Part<ResilienceError> {
   private readonly skipsSuccess: boolean
 
   constructor(settings: Settings, observer: ResilienceObserver | undefined) {
-    super()
     this.name = settings.name
     this.settings = settings
     this.reason = circuitOpen(settings.name, Duration.zero)
@@ -70,6 +90,19 @@ export class CircuitBreakerImpl extends Part<ResilienceError> {
     this.reset = this.changing((state, now) => CircuitState.reset(settings, state, now))
   }
 
+  execute<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | ResilienceError, R> {
+    return this.executeFor(effect, undefined)
+  }
+
+  /** `execute` for a tool call: a refusal is noted in its record. */
+  executeFor<A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    record: CallRecord | undefined
+  ): Effect.Effect<A, E | ResilienceError, R> {
+    return new Guarded(this, effect, record)
+  }
+
+  /** What a guarded effect does when it is run. */
   run<A, E, R>(
     effect: Effect.Effect<A, E, R>,
     record: CallRecord | undefined

@@ -6,13 +6,13 @@
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
 import { type RateLimited, rateLimited, type RateLimitError, rateLimitError } from "../limit/RateLimitError.ts"
 import { deadlineOf } from "./Frame.ts"
-import { Part } from "./Guarded.ts"
 import type { Snapshot } from "./RateLimiter.ts"
 import { CurrentSlot } from "./Slot.ts"
 
@@ -37,8 +37,27 @@ interface Waiter {
   isQueued: boolean
 }
 
+/**
+ * What `execute` gives: an effect that is an object of its own, which is lighter than a closure in another. Every part has
+ * a class of its own, too: shared, it would be slower, since what it calls would differ from part to part.
+ */
+class Guarded extends Effectable.Class<any, any, any> {
+  readonly limiter: RateLimiterImpl
+  readonly effect: Effect.Effect<any, any, any>
+
+  constructor(limiter: RateLimiterImpl, effect: Effect.Effect<any, any, any>) {
+    super()
+    this.limiter = limiter
+    this.effect = effect
+  }
+
+  asEffect(): Effect.Effect<any, any, any> {
+    return this.limiter.run(this.effect)
+  }
+}
+
 /** @internal */
-export class RateLimiterImpl extends Part<RateLimitError> {
+export class RateLimiterImpl {
   readonly name: string
   readonly settings: Settings
   readonly snapshot: Effect.Effect<Snapshot>
@@ -55,7 +74,6 @@ export class RateLimiterImpl extends Part<RateLimitError> {
   #timer: Fiber.Fiber<void> | undefined = undefined
 
   constructor(settings: Settings) {
-    super()
     this.name = settings.name
     this.settings = settings
     this.#tokens = settings.burst
@@ -66,6 +84,11 @@ export class RateLimiterImpl extends Part<RateLimitError> {
     })
   }
 
+  execute<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | RateLimitError, R> {
+    return new Guarded(this, effect)
+  }
+
+  /** What a guarded effect does when it is run. */
   run<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | RateLimitError, R> {
     const fiber = Fiber.getCurrent()!
     const now = monotonicMillis(fiber)
