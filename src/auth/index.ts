@@ -1,4 +1,7 @@
 export * as ApiKey from "./ApiKey.ts"
+export * as AuditError from "./AuditError.ts"
+export * as AuditLog from "./AuditLog.ts"
+export * as AuditRecord from "./AuditRecord.ts"
 export * as Authenticator from "./Authenticator.ts"
 export * as AuthError from "./AuthError.ts"
 export * as AuthMiddleware from "./AuthMiddleware.ts"
