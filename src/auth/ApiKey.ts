@@ -16,14 +16,14 @@ import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import { hmacSha256Hex, randomBytes, sha256Hex } from "../internal/hash.ts"
+import { hmacSha256Hex, hmacSha256Pairs, randomBytes, sha256Hex, sha256Pairs } from "../internal/hash.ts"
 import * as Check from "../internal/options.ts"
 import type { RequestHeadersInput } from "../ToolCall.ts"
 import { type ApiKeyRecord, ApiKeyStore, checkPepper, minimumKeyLength } from "./ApiKeyStore.ts"
 import * as Authenticator from "./Authenticator.ts"
 import * as AuthError from "./AuthError.ts"
 import * as Identity from "./Identity.ts"
-import { equalHex, hasChecksum, keyWithChecksum } from "./internal/apiKey.ts"
+import { equalText, hasChecksum, keyWithChecksum } from "./internal/apiKey.ts"
 import { ambiguous, header } from "./internal/credentials.ts"
 
 export * from "./ApiKeyStore.ts"
@@ -125,7 +125,7 @@ export const make = (store: ApiKeyStore["Service"], options: Options = {}): Auth
             : Effect.failCause(Cause.fromReasons(cause.reasons.filter((reason) => !Cause.isFailReason(reason)))),
         onSuccess: (found) => {
           // The hash is compared again, since a store may compare texts in its own way.
-          if (Option.isNone(found) || !equalHex(found.value.hash, hashed)) {
+          if (Option.isNone(found) || !equalText(found.value.hash, hashed)) {
             return Effect.fail(AuthError.refused("InvalidCredentials"))
           }
           const flaw = flawOf(found.value, fiber)
@@ -136,12 +136,13 @@ export const make = (store: ApiKeyStore["Service"], options: Options = {}): Auth
 
   const findNow = store["~find"]
   if (findNow === undefined) return Authenticator.make({ authenticate })
+  const digest = secret === undefined ? sha256Pairs : (key: string) => hmacSha256Pairs(secret, key)
   // Looking a key up in memory is cheaper than its checksum.
   return Authenticator.makeNow({ authenticate }, (headers, fiber) => {
     const key = keyOf(headers)
     if (key === undefined) return Option.none()
     if (key instanceof AuthError.AuthError) return key
-    const kept = findNow(hash(key))
+    const kept = findNow(digest(key))
     if (kept === undefined) return AuthError.refused("InvalidCredentials")
     return flawOf(kept.record, fiber) ?? (kept.identity ??= Option.some(toIdentity(kept.record)))
   })

@@ -14,6 +14,7 @@ import * as Schema from "effect/Schema"
 import { hmacSha256Hex, sha256Hex } from "../internal/hash.ts"
 import * as Check from "../internal/options.ts"
 import type * as Identity from "./Identity.ts"
+import { type Digested, digestOfHex, makeKeyIndex } from "./internal/keyIndex.ts"
 
 /**
  * What is kept of a key: never the key itself.
@@ -110,7 +111,7 @@ export class ApiKeyStoreError extends Schema.TaggedError<ApiKeyStoreError>(
  * @category models
  * @since 0.1.0
  */
-export interface Kept {
+export interface Kept extends Digested {
   readonly record: ApiKeyRecord
   identity: Option.Option<Identity.Identity> | undefined
 }
@@ -131,8 +132,8 @@ export class ApiKeyStore extends Context.Service<ApiKeyStore, {
   readonly register: (key: Registration) => Effect.Effect<ApiKeyRecord, ApiKeyStoreError>
   readonly revoke: (id: string) => Effect.Effect<boolean, ApiKeyStoreError>
   readonly list: Effect.Effect<ReadonlyArray<ApiKeyRecord>, ApiKeyStoreError>
-  /** `find` for a store that has its answers at hand and compares hashes exactly. Not for users. */
-  readonly "~find"?: ((hash: string) => Kept | undefined) | undefined
+  /** `find` by the bytes of the hash, for a store that has its answers at hand. Not for users. */
+  readonly "~find"?: ((digest: string) => Kept | undefined) | undefined
 }>()("effect-toolops/auth/ApiKey/ApiKeyStore") {}
 
 /** @internal */
@@ -161,6 +162,8 @@ export const checkPepper = (
   return pepper
 }
 
+const isHash = (value: unknown): value is string => typeof value === "string" && /^[0-9a-f]{64}$/.test(value)
+
 const list = (where: string, name: string, values: ReadonlyArray<string> | undefined): ReadonlyArray<string> => {
   if (values === undefined) return []
   if (!Array.isArray(values) || !values.every((value) => typeof value === "string" && value.length > 0)) {
@@ -186,7 +189,7 @@ export const toRecord = (
   if ((key === undefined) === (hash === undefined)) {
     throw new TypeError(`${field}: give either its key or its hash`)
   }
-  if (hash !== undefined && (typeof hash !== "string" || !/^[0-9a-f]{64}$/.test(hash))) {
+  if (hash !== undefined && !isHash(hash)) {
     throw new TypeError(`${field}: hash must be 64 lower-case hexadecimal digits`)
   }
   if (key !== undefined && (!Redacted.isRedacted(key) || Redacted.value(key).length < minimumKeyLength)) {
@@ -229,13 +232,14 @@ const makeMemory = (options: MemoryOptions): ApiKeyStore["Service"] => {
   const where = "ApiKey.layerMemory"
   Check.known(where, options, ["keys", "pepper"])
   const pepper = checkPepper(where, options.pepper)
-  const byHash = new Map<string, Kept>()
+  const byDigest = makeKeyIndex<Kept>()
   const byId = new Map<string, ApiKeyRecord>()
   const add = (registration: Registration): ApiKeyRecord | undefined => {
     const record = toRecord(where, registration, pepper)
-    if (byId.has(record.id) || byHash.has(record.hash)) return undefined
+    const digest = digestOfHex(record.hash)
+    if (byId.has(record.id) || byDigest.find(digest) !== undefined) return undefined
     byId.set(record.id, record)
-    byHash.set(record.hash, { record, identity: undefined })
+    byDigest.add({ digest, record, identity: undefined })
     return record
   }
   for (const registration of options.keys ?? []) {
@@ -244,9 +248,11 @@ const makeMemory = (options: MemoryOptions): ApiKeyStore["Service"] => {
     }
   }
   return {
-    "~find": (hash) => byHash.get(hash),
-    // A lookup by hash says nothing about a key: who knows the hash does not know what it is the hash of.
-    find: (hash) => Effect.succeed(Option.fromUndefinedOr(byHash.get(hash)?.record)),
+    "~find": byDigest.find,
+    find: (hash) =>
+      Effect.succeed(
+        isHash(hash) ? Option.fromUndefinedOr(byDigest.find(digestOfHex(hash))?.record) : Option.none()
+      ),
     register: (registration) =>
       Effect.suspend(() => {
         const record = add(registration)
@@ -257,7 +263,7 @@ const makeMemory = (options: MemoryOptions): ApiKeyStore["Service"] => {
         const record = byId.get(id)
         if (record === undefined) return false
         byId.delete(id)
-        byHash.delete(record.hash)
+        byDigest.remove(digestOfHex(record.hash))
         return true
       }),
     list: Effect.sync(() => [...byId.values()].toSorted((a, b) => a.id < b.id ? -1 : a.id > b.id ? 1 : 0))

@@ -90,6 +90,29 @@ describe("ApiKey", () => {
       assert.strictEqual(yield* outcome(text), "InvalidCredentials")
     }).pipe(Effect.provide(withKeys([{ id: "k", key, principal: "ada" }]))))
 
+  it.effect("is not taken for another whose hash begins with the same 32 bits", () => {
+    const seen = new Map<string, string>()
+    let pair: readonly [string, string] | undefined = undefined
+    for (let i = 0; pair === undefined; i++) {
+      const candidate = `a key for the tests ${i}`
+      const start = Crypto.hash("sha256", candidate).slice(0, 8)
+      const other = seen.get(start)
+      if (other !== undefined) pair = [other, candidate]
+      seen.set(start, candidate)
+    }
+    const [one, other] = pair
+    const known = withKeys([{ id: "k", key: Redacted.make(one), principal: "ada" }])
+    return Effect.gen(function*() {
+      assert.strictEqual(yield* outcome(one), "ada")
+      assert.strictEqual(yield* outcome(other), "InvalidCredentials")
+      const keys = yield* ApiKey.ApiKeyStore
+      yield* keys.register({ id: "l", key: Redacted.make(other), principal: "eve" })
+      assert.deepStrictEqual([yield* outcome(one), yield* outcome(other)], ["ada", "eve"])
+      yield* keys.revoke("k")
+      assert.deepStrictEqual([yield* outcome(one), yield* outcome(other)], ["InvalidCredentials", "eve"])
+    }).pipe(Effect.provide(known))
+  })
+
   it.effect("is told apart by the pepper", () => {
     const pepper = Redacted.make("p".repeat(32))
     const hash = Crypto.createHmac("sha256", "p".repeat(32)).update(text).digest("hex")

@@ -50,6 +50,31 @@ export const suite = (name: string, store: () => Layer.Layer<ApiKey.ApiKeyStore,
         }
       })))
 
+    it.effect("tells keys apart whose hashes begin or end alike", () =>
+      run(Effect.gen(function*() {
+        const keys = yield* ApiKey.ApiKeyStore
+        const hashes = [
+          `${"ab".repeat(31)}cd`,
+          "ab".repeat(32),
+          `cd${"ab".repeat(31)}`,
+          `${"ab".repeat(4)}${"0".repeat(56)}`
+        ]
+        for (const [i, hash] of hashes.entries()) yield* keys.register({ id: `k${i}`, hash, principal: `p${i}` })
+        const found = () =>
+          Effect.forEach(hashes, (hash) =>
+            Effect.map(
+              keys.find(hash),
+              Option.match({ onNone: () => "none", onSome: ({ principal }) => principal })
+            ))
+        assert.deepStrictEqual(yield* found(), ["p0", "p1", "p2", "p3"])
+        yield* keys.revoke("k0")
+        assert.deepStrictEqual(yield* found(), ["none", "p1", "p2", "p3"])
+        yield* keys.revoke("k3")
+        assert.deepStrictEqual(yield* found(), ["none", "p1", "p2", "none"])
+        yield* keys.register({ id: "again", hash: hashes[0]!, principal: "p4" })
+        assert.deepStrictEqual(yield* found(), ["p4", "p1", "p2", "none"])
+      })))
+
     it.effect("refuses a second key of the same id or the same hash, and keeps the first", () =>
       run(Effect.gen(function*() {
         const keys = yield* ApiKey.ApiKeyStore

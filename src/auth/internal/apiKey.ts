@@ -47,8 +47,8 @@ export const hasChecksum = (key: string, startLength: number): boolean => {
   return sum === crc32(key, end)
 }
 
-/** Compares two hashes in time that does not depend on where they differ. */
-export const equalHex = (left: string, right: string): boolean => {
+/** Compares two hashes, written alike, in time that does not depend on where they differ. */
+export const equalText = (left: string, right: string): boolean => {
   if (left.length !== right.length) return false
   let difference = 0
   for (let i = 0; i < left.length; i++) difference |= left.charCodeAt(i) ^ right.charCodeAt(i)
