@@ -53,6 +53,20 @@ export class ProviderNotFound extends Schema.TaggedError<ProviderNotFound>(
   }
 }
 
+/**
+ * The provider takes no reference of this form, such as a path that leads out of its directory.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ReferenceRefused extends Schema.TaggedError<ReferenceRefused>(
+  "effect-toolops/secret/SecretError/ReferenceRefused"
+)("ReferenceRefused", { provider: Schema.String, ref: Schema.String }) {
+  override get message(): string {
+    return `The provider ${this.provider} takes no reference of the form ${this.ref}`
+  }
+}
+
 /** @category errors @since 0.1.0 */
 export class SecretNotFound extends Schema.TaggedError<SecretNotFound>(
   "effect-toolops/secret/SecretError/SecretNotFound"
@@ -62,13 +76,27 @@ export class SecretNotFound extends Schema.TaggedError<SecretNotFound>(
   }
 }
 
+/**
+ * Why a provider gives no secret, although there may be one.
+ *
+ * - `denied`: it may not be read with the credentials of the program.
+ * - `sealed`: the vault has to be unsealed first.
+ * - `ambiguous`: several secrets go by this name.
+ * - `unreadable`: what came is no text, or larger than allowed.
+ * - `timeout`: it took too long. `failed`: anything else.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const UnavailableProblem = Schema.Literals(["failed", "timeout", "denied", "sealed", "ambiguous", "unreadable"])
+
 /** @category errors @since 0.1.0 */
 export class SecretUnavailable extends Schema.TaggedError<SecretUnavailable>(
   "effect-toolops/secret/SecretError/SecretUnavailable"
 )("SecretUnavailable", {
   provider: Schema.String,
   ref: Schema.String,
-  problem: Schema.Literals(["failed", "timeout", "denied"])
+  problem: UnavailableProblem
 }) {
   override get message(): string {
     return `The provider ${this.provider} cannot give the secret ${this.ref} (${this.problem})`
@@ -85,6 +113,7 @@ export const Reason = Schema.Union([
   MalformedReference,
   VariableNotSet,
   ProviderNotFound,
+  ReferenceRefused,
   SecretNotFound,
   SecretUnavailable
 ])

@@ -2,26 +2,32 @@
  * Where secrets come from.
  *
  * A provider answers for one name in `secretref:<name>:<ref>`. A program installs as many as it needs, under different
- * names, as one `SecretProvider` service.
+ * names, as one `SecretProvider` service. For all providers here an empty secret is one that is not there.
  *
  * @since 0.1.0
  */
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Redacted from "effect/Redacted"
+import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
 import * as Check from "../internal/options.ts"
 import { environment } from "./internal/environment.ts"
-import { SecretError, SecretNotFound } from "./SecretError.ts"
+import { checkName, found } from "./internal/outcome.ts"
+import type { SecretError } from "./SecretError.ts"
 
 /**
  * One source of secrets.
  *
  * - `name`: what stands between the colons of a reference: 1 to 64 of `a-z 0-9 _ -`, starting with a letter.
- * - `get`: the current value of a secret. Bounded in time by the resolver, which also drops whatever else than
- *   `SecretNotFound` an error says.
+ * - `get`: the current value of a secret. Bounded in time by the resolver, which makes errors anew from their kind, so
+ *   that nothing else that they say comes through.
+ * - `ttl`: most that the resolver may keep a value, where its own `ttl` is longer. 0 is for sources that are near enough
+ *   to be asked every time. Default: as long as the resolver likes.
+ * - `changed`: says that secrets may have changed, so that whoever watches one looks at once. Default: says nothing.
  *
  * @category models
  * @since 0.1.0
@@ -29,6 +35,8 @@ import { SecretError, SecretNotFound } from "./SecretError.ts"
 export interface Provider {
   readonly name: string
   readonly get: (ref: string) => Effect.Effect<Redacted.Redacted, SecretError>
+  readonly ttl?: Duration.Input | undefined
+  readonly changed?: Stream.Stream<unknown> | undefined
 }
 
 /**
@@ -41,19 +49,6 @@ export class SecretProvider extends Context.Service<SecretProvider, {
   readonly providers: ReadonlyMap<string, Provider>
 }>()("effect-toolops/secret/SecretProvider") {}
 
-const namePattern = /^[a-z][a-z0-9_-]{0,63}$/
-
-const checkName = (where: string, name: string): string => {
-  if (!namePattern.test(name)) {
-    throw new TypeError(`${where}: name must be 1 to 64 of the characters a-z 0-9 _ - and start with a letter`)
-  }
-  return name
-}
-
-/** @internal */
-export const notFound = (provider: string, ref: string): SecretError =>
-  new SecretError({ reason: new SecretNotFound({ provider, ref }) })
-
 /**
  * Makes a provider of your own.
  *
@@ -62,6 +57,7 @@ export const notFound = (provider: string, ref: string): SecretError =>
  */
 export const make = (provider: Provider): Provider => {
   checkName("SecretProvider.make", provider.name)
+  if (provider.ttl !== undefined) Check.millis("SecretProvider.make", "ttl", provider.ttl, { allowZero: true })
   return provider
 }
 
@@ -82,7 +78,7 @@ export interface EnvOptions {
 }
 
 /**
- * Takes secrets from environment variables. An empty variable is one that is not there.
+ * Takes secrets from environment variables.
  *
  * @category constructors
  * @since 0.1.0
@@ -100,16 +96,14 @@ export const env = (options: EnvOptions): Provider => {
     name,
     get: (ref) =>
       Effect.suspend(() => {
-        const value = prefixes.some((prefix) => ref.startsWith(prefix)) ? lookup(ref) : undefined
-        return value === undefined || value === ""
-          ? Effect.fail(notFound(name, ref))
-          : Effect.succeed(Redacted.make(value, { label: `${name}:${ref}` }))
+        const isAllowed = prefixes.some((prefix) => ref.startsWith(prefix))
+        return found(name, ref, isAllowed ? lookup(ref) : undefined)
       })
   }
 }
 
 /**
- * Keeps secrets in memory, for tests. Changes to `secrets` are seen by the next `get`.
+ * Keeps secrets in memory, for tests. What is changed in `secrets` counts from then on.
  *
  * @category constructors
  * @since 0.1.0
@@ -123,13 +117,8 @@ export const memory = (
     isMap(secrets) ? secrets.get(ref) : Object.hasOwn(secrets, ref) ? secrets[ref] : undefined
   return {
     name,
-    get: (ref) =>
-      Effect.suspend(() => {
-        const value = lookup(ref)
-        return value === undefined
-          ? Effect.fail(notFound(name, ref))
-          : Effect.succeed(Redacted.make(value, { label: `${name}:${ref}` }))
-      })
+    ttl: 0,
+    get: (ref) => Effect.suspend(() => found(name, ref, lookup(ref)))
   }
 }
 

@@ -14,9 +14,10 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import * as Check from "../internal/options.ts"
 import { environment } from "./internal/environment.ts"
-import { Lookups } from "./internal/lookups.ts"
+import { Lookups, type Secret } from "./internal/lookups.ts"
 import { ProviderNotFound, SecretError, VariableNotSet } from "./SecretError.ts"
 import { SecretProvider } from "./SecretProvider.ts"
 import * as SecretRef from "./SecretRef.ts"
@@ -26,6 +27,9 @@ import * as SecretRef from "./SecretRef.ts"
  *
  * - `resolveValue`: one text (see `SecretRef` for its grammar).
  * - `resolveAll`: all texts of a record, at once. Fails with the first text that fails.
+ * - `changes`: what a text comes to, now and whenever that has changed. Looks again after `refreshInterval`, and at once
+ *   where a provider notices a change itself. Fails when the first look does; a later one that fails is logged, and the
+ *   value before it stands.
  * - `invalidate`: forgets the kept value of one secret, or of all.
  *
  * @category services
@@ -36,6 +40,7 @@ export class SecretResolver extends Context.Service<SecretResolver, {
   readonly resolveAll: <const Texts extends Readonly<Record<string, string>>>(
     texts: Texts
   ) => Effect.Effect<{ readonly [K in keyof Texts]: Redacted.Redacted }, SecretError>
+  readonly changes: (text: string) => Stream.Stream<Redacted.Redacted, SecretError>
   readonly invalidate: (secret?: { readonly provider: string; readonly ref: string }) => Effect.Effect<void>
 }>()("effect-toolops/secret/SecretResolver") {}
 
@@ -45,6 +50,7 @@ export class SecretResolver extends Context.Service<SecretResolver, {
  * - `ttl`: how long a fetched secret is kept. Default 5 minutes; 0 keeps none.
  * - `maxEntries`: most secrets kept. Default 1000; the oldest goes first.
  * - `timeout`: how long a provider may take. Default 10 seconds.
+ * - `refreshInterval`: how often `changes` looks again. Default 1 minute.
  * - `strict`: whether a `$` that starts nothing is a mistake. Default true.
  * - `variables`: what `${NAME}` stands for. Default: the variables of the process, as they are when the layer is built.
  *
@@ -55,6 +61,7 @@ export interface Options {
   readonly ttl?: Duration.Input | undefined
   readonly maxEntries?: number | undefined
   readonly timeout?: Duration.Input | undefined
+  readonly refreshInterval?: Duration.Input | undefined
   readonly strict?: boolean | undefined
   readonly variables?: Readonly<Record<string, string | undefined>> | undefined
 }
@@ -69,12 +76,13 @@ export const make = (
   options: Options = {}
 ): Effect.Effect<SecretResolver["Service"], never, SecretProvider | Scope.Scope> => {
   const where = "SecretResolver.layer"
-  Check.known(where, options, ["ttl", "maxEntries", "timeout", "strict", "variables"])
+  Check.known(where, options, ["ttl", "maxEntries", "timeout", "refreshInterval", "strict", "variables"])
   const limits = {
     ttlMillis: Check.millis(where, "ttl", options.ttl ?? "5 minutes", { allowZero: true }),
     maxEntries: Check.integer(where, "maxEntries", options.maxEntries ?? 1000, 1),
     timeoutMillis: Check.millis(where, "timeout", options.timeout ?? "10 seconds")
   }
+  const refreshMillis = Check.millis(where, "refreshInterval", options.refreshInterval ?? "1 minute")
   const strict = options.strict ?? true
   return Effect.gen(function*() {
     const { providers } = yield* SecretProvider
@@ -82,7 +90,12 @@ export const make = (
     yield* Effect.addFinalizer(() => Effect.sync(() => lookups.stop()))
     const variable = environment(options.variables)
 
-    const part = (one: SecretRef.Part): Effect.Effect<string, SecretError> => {
+    const secretOf = (one: Extract<SecretRef.Part, { readonly _tag: "Secret" }>): Secret | undefined => {
+      const provider = providers.get(one.provider)
+      return provider === undefined ? undefined : { provider, ref: one.ref }
+    }
+
+    const part = (one: SecretRef.Part, maxAge: number): Effect.Effect<string, SecretError> => {
       switch (one._tag) {
         case "Literal":
           return Effect.succeed(one.text)
@@ -93,19 +106,64 @@ export const make = (
             : Effect.succeed(value)
         }
         case "Secret": {
-          const provider = providers.get(one.provider)
-          return provider === undefined
+          const secret = secretOf(one)
+          return secret === undefined
             ? Effect.fail(new SecretError({ reason: new ProviderNotFound({ provider: one.provider }) }))
-            : Effect.map(lookups.get({ provider, ref: one.ref }), Redacted.value)
+            : Effect.map(lookups.get(secret, maxAge), Redacted.value)
         }
       }
     }
 
-    const resolveValue = (text: string): Effect.Effect<Redacted.Redacted, SecretError> =>
-      Effect.fromResult(SecretRef.parse(text, { strict })).pipe(
-        Effect.flatMap((parts) => Effect.forEach(parts, part, { concurrency: "unbounded" })),
-        Effect.map((pieces) => Redacted.make(pieces.join("")))
+    const parse = (text: string) => Effect.fromResult(SecretRef.parse(text, { strict }))
+
+    const join = (
+      parts: ReadonlyArray<SecretRef.Part>,
+      maxAge = Infinity
+    ): Effect.Effect<Redacted.Redacted, SecretError> =>
+      Effect.map(
+        Effect.forEach(parts, (one) => part(one, maxAge), { concurrency: "unbounded" }),
+        (pieces) => Redacted.make(pieces.join(""))
       )
+
+    const resolveValue = (text: string) => Effect.flatMap(parse(text), (parts) => join(parts))
+
+    const watch = (parts: ReadonlyArray<SecretRef.Part>): Stream.Stream<Redacted.Redacted, SecretError> => {
+      const secrets = parts.flatMap((one) => one._tag === "Secret" ? secretOf(one) ?? [] : [])
+      // Half of it, so that those who watch one secret share most fetches and none of them is an interval late.
+      const ticks = Stream.map(Stream.tick(refreshMillis), () => refreshMillis / 2)
+      const noticed = [...new Set(secrets.map(({ provider }) => provider))].flatMap((provider) =>
+        provider.changed === undefined ? [] : provider.changed.pipe(
+          // Also a fetch that is under way may bring what was there before.
+          Stream.map(() => {
+            for (const { ref } of secrets.filter((secret) => secret.provider === provider)) {
+              lookups.forget(provider.name, ref)
+            }
+            return Infinity
+          }),
+          Stream.catchCause(() => Stream.empty)
+        )
+      )
+      let hasSeen = false
+      const look = (maxAge: number): Effect.Effect<ReadonlyArray<Redacted.Redacted>, SecretError> =>
+        Effect.matchEffect(join(parts, maxAge), {
+          onFailure: (error) =>
+            hasSeen
+              ? Effect.as(
+                Effect.logWarning(`effect-toolops: a secret could not be looked at again: ${error.message}`),
+                []
+              )
+              : Effect.fail(error),
+          onSuccess: (value) => {
+            hasSeen = true
+            return Effect.succeed([value])
+          }
+        })
+      return Stream.mergeAll([ticks, ...noticed], { concurrency: "unbounded" }).pipe(
+        Stream.mapEffect(look),
+        Stream.flattenIterable,
+        Stream.changes
+      )
+    }
 
     return SecretResolver.of({
       resolveValue,
@@ -119,6 +177,7 @@ export const make = (
           // One entry per key of `texts`, so the shape is that of `texts`.
           (entries) => Object.fromEntries(entries) as never
         ),
+      changes: (text) => Stream.unwrap(Effect.map(parse(text), watch)),
       invalidate: (secret) =>
         Effect.sync(() => {
           if (secret === undefined) lookups.clear()

@@ -1,14 +1,16 @@
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import type * as Redacted from "effect/Redacted"
 import { boundedRun } from "../../internal/boundedRun.ts"
-import { monotonicMillis } from "../../internal/monotonic.ts"
-import { SecretError, SecretNotFound, SecretUnavailable } from "../SecretError.ts"
+import { monotonicMillis, monotonicMillisOf } from "../../internal/monotonic.ts"
+import { ReferenceRefused, SecretError, SecretNotFound, SecretUnavailable } from "../SecretError.ts"
 import type { Provider } from "../SecretProvider.ts"
+import { notFound, refused, unavailable } from "./outcome.ts"
 
 /** One secret, wherever it comes from. */
 export interface Secret {
@@ -18,7 +20,7 @@ export interface Secret {
 
 interface Entry {
   readonly value: Redacted.Redacted
-  readonly expiresAt: number
+  readonly fetchedAt: number
 }
 
 type Answer = Deferred.Deferred<Redacted.Redacted, SecretError>
@@ -34,13 +36,19 @@ export class Lookups {
     this.options = options
   }
 
-  get(secret: Secret): Effect.Effect<Redacted.Redacted, SecretError> {
+  /** The value of a secret, no older than `maxAge` milliseconds and than it may be anyway. */
+  get(secret: Secret, maxAge = Infinity): Effect.Effect<Redacted.Redacted, SecretError> {
     return Effect.withFiber((fiber) => {
       const key = keyOf(secret.provider.name, secret.ref)
       const entry = this.#entries.get(key)
-      if (entry !== undefined && monotonicMillis(fiber) < entry.expiresAt) return Effect.succeed(entry.value)
+      const age = Math.min(maxAge, this.ttl(secret.provider))
+      if (entry !== undefined && monotonicMillis(fiber) < entry.fetchedAt + age) return Effect.succeed(entry.value)
       return this.ask(fiber, key, secret)
     })
+  }
+
+  ttl({ ttl }: Provider): number {
+    return ttl === undefined ? this.options.ttlMillis : Math.min(this.options.ttlMillis, Duration.toMillis(ttl))
   }
 
   // In one step with the look at what is kept: a fiber may yield between two, and another ask the same.
@@ -61,13 +69,15 @@ export class Lookups {
     const get = Effect.suspend(() => secret.provider.get(secret.ref))
     running = boundedRun(asking.context, get, this.options.timeoutMillis, {
       settle: (exit, isLate) => {
-        this.#pending.delete(key)
+        // Not when it was to be forgotten meanwhile: it may be what was there before.
+        const isCurrent = this.#pending.get(key) === answer
+        if (isCurrent) this.#pending.delete(key)
         if (exit?._tag === "Success") {
-          this.keep(key, exit.value, Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000)
+          if (isCurrent) this.keep(key, secret.provider, exit.value, monotonicMillisOf(clock))
           Deferred.doneUnsafe(answer, Effect.succeed(exit.value))
         } else {
           const error = exit === undefined
-            ? unavailable(secret, isLate ? "timeout" : "failed")
+            ? unavailable(secret.provider.name, secret.ref, isLate ? "timeout" : "failed")
             : sanitized(secret, exit)
           Deferred.doneUnsafe(answer, Effect.fail(error))
         }
@@ -87,38 +97,38 @@ export class Lookups {
     for (const stop of this.#stops) stop()
   }
 
-  keep(key: string, value: Redacted.Redacted, now: number): void {
-    const { maxEntries, ttlMillis } = this.options
-    if (ttlMillis === 0) return
+  keep(key: string, provider: Provider, value: Redacted.Redacted, fetchedAt: number): void {
+    const { maxEntries } = this.options
+    if (this.ttl(provider) === 0) return
     this.#entries.delete(key)
     if (this.#entries.size >= maxEntries) {
       const oldest = this.#entries.keys().next()
       if (oldest.done !== true) this.#entries.delete(oldest.value)
     }
-    this.#entries.set(key, { value, expiresAt: now + ttlMillis })
+    this.#entries.set(key, { value, fetchedAt })
   }
 
+  /** Forgets what is kept; who asks from now on does not get the answer to an earlier question either. */
   forget(provider: string, ref: string): void {
-    this.#entries.delete(keyOf(provider, ref))
+    const key = keyOf(provider, ref)
+    this.#entries.delete(key)
+    this.#pending.delete(key)
   }
 
   clear(): void {
     this.#entries.clear()
+    this.#pending.clear()
   }
 }
 
 // A provider's name holds no colon, so no two secrets share a key.
 const keyOf = (provider: string, ref: string): string => `${provider}:${ref}`
 
-const unavailable = ({ provider, ref }: Secret, problem: SecretUnavailable["problem"]): SecretError =>
-  new SecretError({ reason: new SecretUnavailable({ provider: provider.name, ref, problem }) })
-
 // Made anew from what is known here, so that nothing a provider says comes through.
-const sanitized = (secret: Secret, exit: Exit.Failure<unknown, SecretError>): SecretError => {
+const sanitized = ({ provider, ref }: Secret, exit: Exit.Failure<unknown, SecretError>): SecretError => {
   const failure = exit.cause.reasons.find(Cause.isFailReason)?.error
   const reason = failure instanceof SecretError ? failure.reason : undefined
-  if (reason instanceof SecretNotFound) {
-    return new SecretError({ reason: new SecretNotFound({ provider: secret.provider.name, ref: secret.ref }) })
-  }
-  return unavailable(secret, reason instanceof SecretUnavailable ? reason.problem : "failed")
+  if (reason instanceof SecretNotFound) return notFound(provider.name, ref)
+  if (reason instanceof ReferenceRefused) return refused(provider.name, ref)
+  return unavailable(provider.name, ref, reason instanceof SecretUnavailable ? reason.problem : "failed")
 }

@@ -1,0 +1,61 @@
+import * as Effect from "effect/Effect"
+import * as Semaphore from "effect/Semaphore"
+import { monotonicMillis } from "../../internal/monotonic.ts"
+
+/** The ids that go by each name. More than one is for the caller to refuse. */
+export type Ids = ReadonlyMap<string, ReadonlyArray<string>>
+
+interface Kept {
+  readonly ids: Ids
+  readonly loadedAt: number
+}
+
+/** Lists of names, by what they are lists of. */
+export interface Catalogue<E> {
+  /** The ids of a name in a list. With `since`, in monotonic milliseconds, what was loaded from then on counts and nothing else. */
+  readonly find: (list: string, name: string, since?: number) => Effect.Effect<ReadonlyArray<string>, E>
+}
+
+const maxLists = 1000
+
+/**
+ * Remembers lists for a while. They are loaded one after the other, and whoever waited for one uses it. A name that is not
+ * in a list that was remembered is looked for once more.
+ */
+export const makeCatalogue = <E>(
+  ttlMillis: number,
+  load: (list: string) => Effect.Effect<Ids, E>
+): Catalogue<E> => {
+  const kept = new Map<string, Kept>()
+  const turns = Semaphore.makeUnsafe(1)
+
+  const reload = (list: string, since: number): Effect.Effect<Ids, E> =>
+    Semaphore.withPermit(
+      turns,
+      Effect.withFiber((fiber) => {
+        const other = kept.get(list)
+        if (other !== undefined && other.loadedAt >= since) return Effect.succeed(other.ids)
+        return Effect.map(load(list), (ids) => {
+          kept.delete(list)
+          const oldest = kept.keys().next()
+          if (kept.size >= maxLists && oldest.done !== true) kept.delete(oldest.value)
+          kept.set(list, { ids, loadedAt: monotonicMillis(fiber) })
+          return ids
+        })
+      })
+    )
+
+  return {
+    find: (list, name, since) =>
+      Effect.withFiber((fiber) => {
+        const now = monotonicMillis(fiber)
+        const known = kept.get(list)
+        const counts = known !== undefined &&
+          (since === undefined ? now < known.loadedAt + ttlMillis : known.loadedAt >= since)
+        const ids = counts ? known.ids.get(name) : undefined
+        if (ids !== undefined) return Effect.succeed(ids)
+        if (counts && since !== undefined) return Effect.succeed([])
+        return Effect.map(reload(list, now), (all) => all.get(name) ?? [])
+      })
+  }
+}

@@ -1,0 +1,35 @@
+import * as Effect from "effect/Effect"
+import type * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
+import type { PlatformError } from "effect/PlatformError"
+
+/** Why a file was not read. */
+export type Unread = "no file" | "too large" | "moved"
+
+const isSame = (left: FileSystem.File.Info, right: FileSystem.File.Info): boolean =>
+  left.dev === right.dev && Option.getOrUndefined(left.ino) === Option.getOrUndefined(right.ino)
+
+/**
+ * Reads a file of at most `maxBytes`. Looks before it opens, as opening a pipe would wait for a writer, and once more
+ * afterwards, so that what was read is what the path stood for.
+ */
+export const readBounded = (
+  fs: FileSystem.FileSystem,
+  path: string,
+  maxBytes: number
+): Effect.Effect<Uint8Array | Unread, PlatformError> =>
+  Effect.scoped(Effect.gen(function*() {
+    const seen = yield* fs.stat(path)
+    if (seen.type !== "File") return "no file"
+    if (seen.size > BigInt(maxBytes)) return "too large"
+    const file = yield* fs.open(path)
+    if (!isSame(seen, yield* file.stat) || !isSame(seen, yield* fs.stat(path))) return "moved"
+    const buffer = new Uint8Array(maxBytes + 1)
+    let size = 0
+    while (size <= maxBytes) {
+      const read = Number(yield* file.read(buffer.subarray(size)))
+      if (read === 0) return buffer.slice(0, size)
+      size += read
+    }
+    return "too large"
+  }))

@@ -1,0 +1,108 @@
+import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Equal from "effect/Equal"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { SecretError } from "../SecretError.ts"
+import type { SecretResolver } from "../SecretResolver.ts"
+import { CurrentUses, type Uses } from "./uses.ts"
+
+interface Build<I> {
+  readonly context: Context.Context<I>
+  readonly scope: Scope.Closeable
+  readonly uses: Uses
+  users: number
+  isOld: boolean
+}
+
+/** One build of a layer at a time for new users, and those before for as long as somebody uses them. */
+export class Builds<I> {
+  current: Build<I> | undefined = undefined
+
+  /** The present build, which stays until the scope closes. */
+  readonly borrow: Effect.Effect<Context.Context<I>, never, Scope.Scope> = Effect.uninterruptible(
+    Effect.flatMap(Effect.scope, (scope) =>
+      Effect.suspend(() => {
+        // There is one before anybody has this object.
+        const build = this.current!
+        build.users++
+        return Effect.as(Scope.addFinalizer(scope, Effect.suspend(() => this.release(build))), build.context)
+      }))
+  )
+
+  release(build: Build<I>): Effect.Effect<void> {
+    build.users--
+    return this.closeUnused(build)
+  }
+
+  closeUnused(build: Build<I>): Effect.Effect<void> {
+    if (!build.isOld || build.users > 0) return Effect.void
+    // What goes wrong when something old ends is no failure of whoever used it last.
+    return Effect.ignoreCause(Scope.close(build.scope, Exit.void), {
+      log: "Warn",
+      message: "effect-toolops: a layer that a newer one has replaced did not end well"
+    })
+  }
+
+  /** Puts a build in the place of the one before. */
+  replace(next: Build<I>): Effect.Effect<void> {
+    const before = this.current
+    this.current = next
+    if (before === undefined) return Effect.void
+    before.isOld = true
+    return this.closeUnused(before)
+  }
+
+  /** Builds the layer, sharing nothing with earlier builds, and takes it as the present one. */
+  build<E, R>(layer: Layer.Layer<I, E, R>, parent: Scope.Scope): Effect.Effect<Build<I>, E, R> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(Scope.fork(parent), (scope) => {
+        const uses: Uses = new Map()
+        return restore(Layer.buildWithMemoMap(layer, Layer.makeMemoMapUnsafe(), scope)).pipe(
+          Effect.provideService(CurrentUses, uses),
+          Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)),
+          Effect.flatMap((context) => {
+            const next: Build<I> = { context, scope, uses, users: 0, isOld: false }
+            return Effect.as(this.replace(next), next)
+          })
+        )
+      })
+    )
+  }
+}
+
+/** Ends when one of the texts comes to something else than it did. */
+const untilChanged = (resolver: SecretResolver["Service"], uses: Uses): Effect.Effect<unknown, SecretError> =>
+  Stream.mergeAll(
+    [...uses].map(([text, used]) => Stream.filter(resolver.changes(text), (value) => !Equal.equals(value, used))),
+    { concurrency: "unbounded" }
+  ).pipe(Stream.take(1), Stream.runDrain)
+
+/** Builds the layer anew whenever a secret that it uses has changed. What cannot be built leaves the build before. */
+export const keepFresh = <I, E, R>(options: {
+  readonly builds: Builds<I>
+  readonly first: Build<I>
+  readonly layer: Layer.Layer<I, E, R>
+  readonly resolver: SecretResolver["Service"]
+  readonly scope: Scope.Scope
+  readonly retryMillis: number
+  readonly onFailure: (cause: Cause.Cause<E | SecretError>) => Effect.Effect<void>
+}): Effect.Effect<void, never, R> =>
+  Effect.gen(function*() {
+    let build = options.first
+    // What uses no secret never has to be built again.
+    while (build.uses.size > 0) {
+      const before = build
+      const next = Effect.andThen(
+        untilChanged(options.resolver, before.uses),
+        options.builds.build(options.layer, options.scope)
+      )
+      build = yield* Effect.catchCause(next, (cause) =>
+        Cause.hasInterruptsOnly(cause)
+          ? Effect.failCause(cause as Cause.Cause<never>)
+          : Effect.andThen(options.onFailure(cause), Effect.as(Effect.sleep(options.retryMillis), before)))
+    }
+  })
