@@ -29,11 +29,12 @@ export const version = 1
  *   `callId`. What `required` writes. A decision without an outcome is a call that the process did not survive.
  * - `repeats`: how often the same refusal has been repeated since it was told in full.
  * - `lost`: how many records could not be written and are missing here.
+ * - `repaired`: that a crash had left an unfinished line, how many bytes of it, and that they have been moved aside.
  *
  * @category models
  * @since 0.1.0
  */
-export const Kind = Schema.Literals(["call", "decision", "outcome", "repeats", "lost"])
+export const Kind = Schema.Literals(["call", "decision", "outcome", "repeats", "lost", "repaired"])
 
 /**
  * Who called. `keyId` is the name of the credential, where it has one: of an API key its id.
@@ -87,7 +88,7 @@ export type Input = typeof Input.Type
  * - `outcome`, `errorType`: as in the `CallRecord`. `durationMillis`: by the monotonic clock. `attempts`: how often the
  *   handler was started. Absent from a `decision`.
  * - `traceId`, `spanId`: the trace of the call.
- * - `count`: how many calls `repeats`, and how many records `lost` stands for.
+ * - `count`: how many calls `repeats`, and how many records `lost` stands for; bytes for `repaired`.
  *
  * @category models
  * @since 0.1.0
