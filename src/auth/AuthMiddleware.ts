@@ -14,12 +14,16 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as ToolCall from "../ToolCall.ts"
+import type { ToolMeta } from "../ToolMeta.ts"
 import * as ToolMiddleware from "../ToolMiddleware.ts"
 import * as Authenticator from "./Authenticator.ts"
 import * as AuthError from "./AuthError.ts"
 import * as Authorizer from "./Authorizer.ts"
 import { anonymous, CurrentIdentity, type Identity } from "./Identity.ts"
+import { auditSeat, type Seat } from "./internal/auditSeat.ts"
+import { AuditLog } from "./internal/auditService.ts"
 import { callerOf, find, findNow } from "./internal/findCaller.ts"
 
 /**
@@ -47,7 +51,8 @@ const isExpired = (fiber: Running, identity: Identity): boolean =>
 
 const make = (
   authenticator: Authenticator.Service,
-  authorizer: Authorizer.Service
+  authorizer: Authorizer.Service,
+  audit: AuditLog["Service"] | undefined
 ): ToolMiddleware.ToolMiddleware<AuthError.AuthError, CurrentIdentity> => {
   // Most callers are known without a detour through effects; `undefined` when this one is not.
   const identifyNow = (
@@ -115,30 +120,55 @@ const make = (
       : settle(call, next, known, identity, decision)
   }
 
+  const around: ToolMiddleware.Around<AuthError.AuthError> = <A, E1, R>(
+    call: ToolCall.ToolCall,
+    next: Effect.Effect<A, E1, R>
+  ) =>
+    Effect.withFiber((fiber): Effect.Effect<A, E1 | AuthError.AuthError, R> => {
+      const known = knownIdentity(fiber)
+      const identity = identifyNow(call, known, fiber)
+      if (identity === undefined) {
+        return Effect.matchCauseEffect(identifyLater(call, known, fiber), {
+          onFailure: (cause): Effect.Effect<A, E1 | AuthError.AuthError, R> => refuse(call, "unauthenticated", cause),
+          onSuccess: (identity) => admit(call, next, known, identity, fiber)
+        })
+      }
+      return identity instanceof AuthError.AuthError
+        ? Effect.fail(call.record.refuse("unauthenticated", identity))
+        : admit(call, next, known, identity, fiber)
+    })
+
+  // A call may have waited for a slot, a permit or a retry since it was let in.
+  const beforeExecution: ToolMiddleware.Around<AuthError.AuthError> = <A, E1, R>(
+    call: ToolCall.ToolCall,
+    next: Effect.Effect<A, E1, R>
+  ) =>
+    Effect.withFiber((fiber): Effect.Effect<A, E1 | AuthError.AuthError, R> => {
+      const identity = call.record.identity
+      return identity === undefined || !isExpired(fiber, identity)
+        ? next
+        : Effect.fail(call.record.refuse("unauthenticated", AuthError.refused("TokenExpired")))
+    })
+
+  const seats = new WeakMap<ToolMeta, Seat>()
+  const seatOf = (tool: ToolMeta): Seat | undefined => {
+    if (audit === undefined) return undefined
+    // Both ends of a tool's path belong to one seat, whichever is asked for first.
+    const seat = seats.get(tool) ?? auditSeat(audit, tool)
+    if (seat !== undefined) seats.set(tool, seat)
+    return seat
+  }
+
   return ToolMiddleware.of<AuthError.AuthError, CurrentIdentity>({
     name: "auth",
-    forTool: () => <A, E1, R>(call: ToolCall.ToolCall, next: Effect.Effect<A, E1, R>) =>
-      Effect.withFiber((fiber): Effect.Effect<A, E1 | AuthError.AuthError, R> => {
-        const known = knownIdentity(fiber)
-        const identity = identifyNow(call, known, fiber)
-        if (identity === undefined) {
-          return Effect.matchCauseEffect(identifyLater(call, known, fiber), {
-            onFailure: (cause): Effect.Effect<A, E1 | AuthError.AuthError, R> => refuse(call, "unauthenticated", cause),
-            onSuccess: (identity) => admit(call, next, known, identity, fiber)
-          })
-        }
-        return identity instanceof AuthError.AuthError
-          ? Effect.fail(call.record.refuse("unauthenticated", identity))
-          : admit(call, next, known, identity, fiber)
-      }),
-    // A call may have waited for a slot, a permit or a retry since it was let in.
-    forExecution: () => <A, E1, R>(call: ToolCall.ToolCall, next: Effect.Effect<A, E1, R>) =>
-      Effect.withFiber((fiber): Effect.Effect<A, E1 | AuthError.AuthError, R> => {
-        const identity = call.record.identity
-        return identity === undefined || !isExpired(fiber, identity)
-          ? next
-          : Effect.fail(call.record.refuse("unauthenticated", AuthError.refused("TokenExpired")))
-      }),
+    forTool: (tool) => seatOf(tool)?.around(around) ?? around,
+    forExecution: (tool) => {
+      const recorded = seatOf(tool)?.beforeExecution
+      // Recorded last, after whatever may still refuse.
+      return recorded === undefined
+        ? beforeExecution
+        : (call, next) => beforeExecution(call, recorded(call, next))
+    },
     explain: () => (call) =>
       Effect.withFiber((fiber) =>
         Effect.matchEffect(identifyLater(call, knownIdentity(fiber), fiber), {
@@ -195,6 +225,10 @@ const refusalOf = (call: ToolCall.ToolCall, decision: Authorizer.Decision): Auth
  * Refuses with `MissingCredentials` when nothing is presented and no anonymous authenticator is installed. An identity
  * that expires while its call waits is refused right before the tool would run.
  *
+ * Where an `AuditLog` is provided to this layer, every call is recorded in it; `layerAudited` does not compile without one.
+ * A call that the log requires to be recorded and that cannot be is refused as `AuthUnavailable`, with the `AuditError` as
+ * the error's `cause`.
+ *
  * **Example** (An API key, and roles)
  *
  * ```ts
@@ -230,14 +264,27 @@ export const layer: Layer.Layer<
   Authenticator.Authenticator | Authorizer.Authorizer
 > = Layer.effect(
   AuthMiddleware,
-  Effect.flatMap(
-    Authenticator.Authenticator,
-    (authenticator) => Effect.map(Authorizer.Authorizer, (authorizer) => make(authenticator, authorizer))
-  )
+  Effect.gen(function*() {
+    const audit = yield* Effect.serviceOption(AuditLog)
+    return make(yield* Authenticator.Authenticator, yield* Authorizer.Authorizer, Option.getOrUndefined(audit))
+  })
 )
 
 /**
+ * Provides the auth stage and asks for an audit log, so that it cannot be forgotten. Otherwise as `layer`.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerAudited: Layer.Layer<
+  AuthMiddleware,
+  never,
+  Authenticator.Authenticator | Authorizer.Authorizer | AuditLog
+> = layer
+
+/**
  * Leaves the stage out: nobody is asked who they are. The caller is whom the edge has authenticated, else anonymous.
+ * Nothing is written to an audit log.
  *
  * @category layers
  * @since 0.1.0

@@ -60,6 +60,12 @@ export class Recording {
     return isFirst
   }
 
+  /** Notes a refusal that has been told in full, so that those after it are counted. */
+  open(refusal: AuditRecord): void {
+    this.#repeats.open(refusal)
+    if (this.#stopTimer === undefined) this.start()
+  }
+
   /** Whether this caller of this tool has been refused of late after having been let in. */
   isRepeating(call: AuditRecord): boolean {
     return this.#repeats.isOpen(call)

@@ -48,18 +48,20 @@ export class Repeats {
 
   /** Whether the refusal is to be told in full. If not, it has been counted. */
   isFirst(record: AuditRecord): boolean {
+    if (this.open(record)) return true
+    const reason = reasonOf(record)
+    const repeat = this.#callers.get(keyOf(record))?.get(reason)
+    if (repeat !== undefined) count(repeat, record)
+    else this.countOther(reason, record)
+    return false
+  }
+
+  /** Starts counting refusals like this one. False when they are being counted, or there is no room. */
+  open(record: AuditRecord): boolean {
     const key = keyOf(record)
     const reason = reasonOf(record)
     const known = this.#callers.get(key)
-    const repeat = known?.get(reason)
-    if (repeat !== undefined) {
-      count(repeat, record)
-      return false
-    }
-    if (this.#size >= this.maxKeys) {
-      this.countOther(reason, record)
-      return false
-    }
+    if (this.#size >= this.maxKeys || known?.has(reason) === true) return false
     this.#size += 1
     const fresh = { first: record, count: 0, since: record.time }
     if (known === undefined) this.#callers.set(key, new Map([[reason, fresh]]))
