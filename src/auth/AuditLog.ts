@@ -18,8 +18,12 @@ import * as Internal from "./internal/auditMemory.ts"
 import { open, resolve } from "./internal/auditOpen.ts"
 import { AuditLog, optionNames, type Options, recordingNames, type Sink } from "./internal/auditService.ts"
 
+export { layerFile, layerFileConfig, verify } from "./AuditFile.ts"
+export type { Algorithm, FileOptions, VerifyOptions } from "./AuditFile.ts"
+export type { Problem } from "./internal/auditDiagnosis.ts"
 export { AuditLog } from "./internal/auditService.ts"
 export type { Mode, Options, RecordingOptions, Sink, Stats } from "./internal/auditService.ts"
+export type { BadLine, Report } from "./internal/auditVerify.ts"
 
 /**
  * What `make` and `layer` take: where to write, and how.

@@ -1,0 +1,154 @@
+import * as Redacted from "effect/Redacted"
+import { ed25519Prover, hmacProver, type Prover } from "../../internal/hash.ts"
+
+// A line of the audit file: the JSON object of a record, with three members around its own.
+//
+//   {"seq":7,"prev":"<mac of line 6>",...the record's members...,"mac":"<proof>"}
+//
+// The proof is over a word that tells log and checkpoints apart and every byte of the line before `,"mac":`; the bytes
+// after it have one possible form only. So there is no byte of a line that can be changed, and nothing has to be put in
+// canonical form to check it.
+
+/** How proofs are made. */
+export type Algorithm = "hmac-sha256" | "ed25519"
+
+/** Where a chain has got to. */
+export interface Head {
+  /** The number of the last line, 0 when there is none. */
+  readonly seq: number
+  readonly mac: string
+}
+
+/** The longest payload that is taken, in UTF-8 bytes. */
+export const maxPayloadBytes = 256 * 1024
+
+/** The longest line that is read. */
+export const maxLineBytes = maxPayloadBytes + 1024
+
+const newline = 10
+
+/** One kind of chain: its lines are proved by one key for one purpose. */
+export interface Chain {
+  readonly genesis: Head
+  /** The line after `head` as text with its end, and the head that it makes. `payload` is a JSON object with members. */
+  readonly line: (head: Head, payload: string) => { readonly text: string; readonly head: Head }
+  /** What a line without its end says, or `undefined` when it has not the form of one. */
+  readonly parse: (line: Uint8Array) => Parsed | undefined
+  /** Whether the line that was parsed was made with the key. */
+  readonly isGenuine: (line: Uint8Array, parsed: Parsed) => boolean
+}
+
+export interface Parsed {
+  readonly seq: number
+  readonly prev: string
+  readonly mac: string
+}
+
+const proverOf = (algorithm: Algorithm, key: Redacted.Redacted): Prover =>
+  algorithm === "hmac-sha256"
+    ? hmacProver(new TextEncoder().encode(Redacted.value(key)))
+    : ed25519Prover(Redacted.value(key))
+
+/** `purpose` tells chains apart that share a key, so that a line of one is no line of another. */
+export const make = (algorithm: Algorithm, key: Redacted.Redacted, purpose: "log" | "checkpoints"): Chain => {
+  const { check, digits, prove } = proverOf(algorithm, key)
+  const encoder = new TextEncoder()
+  const decoder = new TextDecoder("latin1")
+  const domain = encoder.encode(`effect-toolops audit ${purpose} 1\n`)
+  const head = new RegExp(`^\\{"seq":([1-9][0-9]{0,15}),"prev":"([0-9a-f]{${digits}})",`)
+  const tail = new RegExp(`^,"mac":"([0-9a-f]{${digits}})"\\}$`)
+  const maxHead = `{"seq":,"prev":"",`.length + 16 + digits
+  const tailBytes = `,"mac":""}`.length + digits
+  let message = new Uint8Array(4096)
+  message.set(domain)
+  const room = (bytes: number): void => {
+    if (domain.length + bytes <= message.length) return
+    message = new Uint8Array((domain.length + bytes) * 2)
+    message.set(domain)
+  }
+  return {
+    genesis: { seq: 0, mac: "0".repeat(digits) },
+    line: ({ mac: prev, seq }, payload) => {
+      const body = `{"seq":${seq + 1},"prev":"${prev}",${payload.slice(1, -1)}`
+      room(body.length * 3)
+      const { written } = encoder.encodeInto(body, message.subarray(domain.length))
+      const mac = prove(message.subarray(0, domain.length + written))
+      return { text: `${body},"mac":"${mac}"}\n`, head: { seq: seq + 1, mac } }
+    },
+    parse: (line) => {
+      if (line.length < tailBytes) return undefined
+      const found = head.exec(decoder.decode(line.subarray(0, maxHead)))
+      if (found === null) return undefined
+      const end = tail.exec(decoder.decode(line.subarray(line.length - tailBytes)))
+      if (end === null || found[0].length > line.length - tailBytes) return undefined
+      const seq = Number(found[1])
+      return Number.isSafeInteger(seq) ? { seq, prev: found[2]!, mac: end[1]! } : undefined
+    },
+    isGenuine: (line, parsed) => {
+      const body = line.length - tailBytes
+      room(body)
+      message.set(line.subarray(0, body), domain.length)
+      return check(message.subarray(0, domain.length + body), parsed.mac)
+    }
+  }
+}
+
+/**
+ * Whether bytes that are no line may be what a crash has left of the line after `head`: its beginning, and zeros where the
+ * file system has not written what was to come.
+ */
+export const mayBeTorn = (head: Head, bytes: Uint8Array): boolean => {
+  const zero = bytes.indexOf(0)
+  const written = zero === -1 ? bytes : bytes.subarray(0, zero)
+  const start = new TextEncoder().encode(`{"seq":${head.seq + 1},"prev":"${head.mac}",`)
+  return written.subarray(0, start.length).every((byte, i) => byte === start[i])
+}
+
+/** Splits what was read into lines. Holds no more than one line, however long it is. */
+export class LineSplitter {
+  readonly #onLine: (line: Uint8Array, isWhole: boolean) => void
+  readonly #kept = new Uint8Array(maxLineBytes)
+  #length = 0
+  #isOverlong = false
+
+  /** `isWhole` is false for the first bytes of a line that is too long to be one of ours. */
+  constructor(onLine: (line: Uint8Array, isWhole: boolean) => void) {
+    this.#onLine = onLine
+  }
+
+  /** The bytes after the last line end; only the first ones if they are too many. */
+  get rest(): Uint8Array {
+    return this.#kept.subarray(0, this.#length)
+  }
+
+  get isRestOverlong(): boolean {
+    return this.#isOverlong
+  }
+
+  /** The lines that it hands out are views of `bytes`, good until it returns. */
+  push(bytes: Uint8Array): void {
+    let start = 0
+    for (;;) {
+      const end = bytes.indexOf(newline, start)
+      if (end === -1) break
+      const line = bytes.subarray(start, end)
+      if (this.#length > 0 || this.#isOverlong) {
+        this.#keep(line)
+        const whole = this.rest
+        const isWhole = !this.#isOverlong
+        this.#length = 0
+        this.#isOverlong = false
+        this.#onLine(whole, isWhole)
+      } else this.#onLine(line.subarray(0, maxLineBytes), line.length <= maxLineBytes)
+      start = end + 1
+    }
+    this.#keep(bytes.subarray(start))
+  }
+
+  #keep(bytes: Uint8Array): void {
+    const room = maxLineBytes - this.#length
+    if (bytes.length > room) this.#isOverlong = true
+    this.#kept.set(bytes.subarray(0, room), this.#length)
+    this.#length += Math.min(room, bytes.length)
+  }
+}
