@@ -12,7 +12,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Check from "../internal/options.ts"
-import { BulkheadImpl, type Settings } from "./BulkheadImpl.ts"
+import { BulkheadImpl, type Settings } from "./internal/bulkhead.ts"
 import type { ResilienceError } from "./ResilienceError.ts"
 import { CurrentResilienceObserver } from "./ResilienceObserver.ts"
 

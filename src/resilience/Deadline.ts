@@ -10,8 +10,8 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { monotonicMillis } from "../internal/monotonic.ts"
-import { deadlineOf } from "./Frame.ts"
-import { CurrentSlot } from "./Slot.ts"
+import { deadlineOf } from "./internal/frame.ts"
+import { CurrentSlot } from "./internal/slot.ts"
 
 /**
  * How much time is left, by the monotonic clock. `Duration.infinity` when there is no deadline, zero when it has passed.

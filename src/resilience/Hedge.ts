@@ -17,11 +17,11 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
-import { Frame, isCounted, isRepetition, outermostBudget } from "./Frame.ts"
+import { Frame, isCounted, isRepetition, outermostBudget } from "./internal/frame.ts"
+import type { Internals } from "./internal/retry.ts"
+import { CurrentSlot, lingering } from "./internal/slot.ts"
 import { CurrentResilienceObserver, type ResilienceObserver } from "./ResilienceObserver.ts"
 import * as RetryBudget from "./RetryBudget.ts"
-import type { Internals } from "./RetryImpl.ts"
-import { CurrentSlot, lingering } from "./Slot.ts"
 
 /**
  * When to hedge.

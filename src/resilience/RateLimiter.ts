@@ -15,7 +15,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Check from "../internal/options.ts"
 import type { RateLimitError } from "../limit/RateLimitError.ts"
-import { RateLimiterImpl, type Settings } from "./RateLimiterImpl.ts"
+import { RateLimiterImpl, type Settings } from "./internal/rateLimiter.ts"
 
 /**
  * What a rate limiter is made of.

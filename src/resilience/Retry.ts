@@ -15,13 +15,13 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as Check from "../internal/options.ts"
+import { type Internals, RetryImpl, type Settings } from "./internal/retry.ts"
+import type { Jitter, Strategy } from "./internal/retryDelay.ts"
 import type { ResilienceError } from "./ResilienceError.ts"
 import { CurrentResilienceObserver } from "./ResilienceObserver.ts"
 import type * as RetryBudget from "./RetryBudget.ts"
-import type { Jitter, Strategy } from "./RetryDelay.ts"
-import { type Internals, RetryImpl, type Settings } from "./RetryImpl.ts"
 
-export type { Jitter, Strategy } from "./RetryDelay.ts"
+export type { Jitter, Strategy } from "./internal/retryDelay.ts"
 
 /**
  * A retry that is about to wait for its turn.

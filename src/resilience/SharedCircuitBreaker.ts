@@ -18,14 +18,14 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Check from "../internal/options.ts"
 import type { CircuitBreaker, Snapshot, Transition } from "./CircuitBreaker.ts"
-import { CircuitBreakerImpl } from "./CircuitBreakerImpl.ts"
-import * as CircuitOptions from "./CircuitOptions.ts"
-import type { Status } from "./CircuitState.ts"
 import { isInterruption } from "./Classify.ts"
+import { CircuitBreakerImpl } from "./internal/circuitBreaker.ts"
+import * as CircuitOptions from "./internal/circuitOptions.ts"
+import type { Status } from "./internal/circuitState.ts"
+import type { TimeoutImpl } from "./internal/timeout.ts"
 import { circuitOpen, type ResilienceError, resilienceError } from "./ResilienceError.ts"
 import { CurrentResilienceObserver } from "./ResilienceObserver.ts"
 import * as Timeout from "./Timeout.ts"
-import type { TimeoutImpl } from "./TimeoutImpl.ts"
 
 /**
  * What a shared circuit breaker is made of.

@@ -15,9 +15,9 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Check from "../internal/options.ts"
+import { type Settings, TimeoutImpl } from "./internal/timeout.ts"
 import type { ResilienceError } from "./ResilienceError.ts"
 import { CurrentResilienceObserver, type ResilienceObserver } from "./ResilienceObserver.ts"
-import { type Settings, TimeoutImpl } from "./TimeoutImpl.ts"
 
 /**
  * How much time there is.

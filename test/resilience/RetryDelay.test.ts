@@ -1,5 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { delayMillis, type DelaySettings, type Jitter, type Strategy } from "../../src/resilience/RetryDelay.ts"
+import {
+  delayMillis,
+  type DelaySettings,
+  type Jitter,
+  type Strategy
+} from "../../src/resilience/internal/retryDelay.ts"
 
 const strategies: ReadonlyArray<Strategy> = ["exponential", "linear", "constant"]
 const jitters: ReadonlyArray<Jitter> = ["none", "full", "equal", "decorrelated"]

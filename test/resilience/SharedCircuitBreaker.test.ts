@@ -164,7 +164,7 @@ describe.skipIf(!inject("redis").canStart)("CircuitBreaker.layerShared", () => {
 
   it("throws on nonsense, and on what cannot be shared", () => {
     const nonsense: ReadonlyArray<readonly [object, RegExp]> = [
-      [{ name: "" }, /layerShared: name must not be empty/],
+      [{ name: "" }, /layerShared: name must be a string that is not empty/],
       [{ maxFailures: 0 }, /layerShared: maxFailures must be an integer/],
       [{ commandTimeout: 0 }, /layerShared: commandTimeout must be a duration > 0/],
       [{ halfOpenMaxRequests: 2 }, /unknown option "halfOpenMaxRequests"/],

@@ -12,7 +12,7 @@
  * @since 0.1.0
  */
 import type * as Clock from "effect/Clock"
-import { hostClock, monotonicMillisOf } from "../internal/monotonic.ts"
+import { hostClock, monotonicMillisOf } from "../../internal/monotonic.ts"
 
 const ownsTimers = /^(?:Node\.js|Bun|Deno)\//.test(globalThis.navigator?.userAgent ?? "")
 

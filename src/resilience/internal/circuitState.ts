@@ -5,8 +5,8 @@
  *
  * @since 0.1.0
  */
-import type { Window } from "./CircuitWindow.ts"
-import type { Outcome } from "./Classify.ts"
+import type { Outcome } from "../Classify.ts"
+import type { Window } from "./circuitWindow.ts"
 
 /**
  * - `closed`: calls run, and their results are watched. `open`: calls are refused.

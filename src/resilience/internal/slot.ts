@@ -20,7 +20,7 @@ export interface Slot {
 
 /** @internal The innermost slot that the running fiber holds. */
 export const CurrentSlot: Context.Reference<Slot | undefined> = Context.Reference<Slot | undefined>(
-  "effect-toolops/resilience/Slot/CurrentSlot",
+  "effect-toolops/resilience/internal/slot/CurrentSlot",
   { defaultValue: () => undefined }
 )
 

@@ -9,12 +9,12 @@ import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import { monotonicMillis } from "../internal/monotonic.ts"
-import * as Check from "../internal/options.ts"
-import { type RateLimited, rateLimited, type RateLimitError, rateLimitError } from "../limit/RateLimitError.ts"
-import { deadlineOf } from "./Frame.ts"
-import type { Snapshot } from "./RateLimiter.ts"
-import { CurrentSlot } from "./Slot.ts"
+import { monotonicMillis } from "../../internal/monotonic.ts"
+import * as Check from "../../internal/options.ts"
+import { type RateLimited, rateLimited, type RateLimitError, rateLimitError } from "../../limit/RateLimitError.ts"
+import type { Snapshot } from "../RateLimiter.ts"
+import { deadlineOf } from "./frame.ts"
+import { CurrentSlot } from "./slot.ts"
 
 /** @internal */
 export interface Settings {

@@ -5,18 +5,18 @@
  * @since 0.1.0
  */
 import type * as Effect from "effect/Effect"
-import type { CallRecord } from "../CallRecord.ts"
-import type { Bulkhead } from "./Bulkhead.ts"
-import { BulkheadImpl } from "./BulkheadImpl.ts"
-import type { CircuitBreaker } from "./CircuitBreaker.ts"
-import { CircuitBreakerImpl } from "./CircuitBreakerImpl.ts"
-import { guarded } from "./GuardedCall.ts"
-import type { Hedge } from "./Hedge.ts"
-import type { ResilienceError } from "./ResilienceError.ts"
-import type { Retrier } from "./Retry.ts"
-import { RetryImpl } from "./RetryImpl.ts"
-import type { Timeout } from "./Timeout.ts"
-import { TimeoutImpl } from "./TimeoutImpl.ts"
+import type { CallRecord } from "../../CallRecord.ts"
+import type { Bulkhead } from "../Bulkhead.ts"
+import type { CircuitBreaker } from "../CircuitBreaker.ts"
+import type { Hedge } from "../Hedge.ts"
+import type { ResilienceError } from "../ResilienceError.ts"
+import type { Retrier } from "../Retry.ts"
+import type { Timeout } from "../Timeout.ts"
+import { BulkheadImpl } from "./bulkhead.ts"
+import { CircuitBreakerImpl } from "./circuitBreaker.ts"
+import { guarded } from "./guardedCall.ts"
+import { RetryImpl } from "./retry.ts"
+import { TimeoutImpl } from "./timeout.ts"
 
 /** @internal */
 export interface Parts {

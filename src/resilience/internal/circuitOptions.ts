@@ -7,10 +7,10 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
-import * as Check from "../internal/options.ts"
-import type { Rules } from "./CircuitState.ts"
-import { ConsecutiveWindow, CountWindow, type Rates, TimeWindow, type Window } from "./CircuitWindow.ts"
-import * as Classify from "./Classify.ts"
+import * as Check from "../../internal/options.ts"
+import * as Classify from "../Classify.ts"
+import type { Rules } from "./circuitState.ts"
+import { ConsecutiveWindow, CountWindow, type Rates, TimeWindow, type Window } from "./circuitWindow.ts"
 
 /**
  * When slow calls open the circuit: a share of `rate` (above 0, at most 1) of the calls took `duration` or longer.

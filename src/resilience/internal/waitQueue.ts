@@ -10,7 +10,7 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
-import { monotonicMillisOf } from "../internal/monotonic.ts"
+import { monotonicMillisOf } from "../../internal/monotonic.ts"
 
 /** @internal What can stand in one queue, once. */
 export interface Waiter {

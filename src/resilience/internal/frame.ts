@@ -9,8 +9,8 @@
  * @since 0.1.0
  */
 import type * as Fiber from "effect/Fiber"
-import type { RetryBudgetImpl } from "./RetryBudget.ts"
-import type { Slot } from "./Slot.ts"
+import type { RetryBudgetImpl } from "../RetryBudget.ts"
+import type { Slot } from "./slot.ts"
 
 /** @internal */
 export class Frame implements Slot {
