@@ -14,7 +14,6 @@ import type * as Layer from "effect/Layer"
 import type * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import * as Redacted from "effect/Redacted"
 import { checkUrl } from "../internal/boundedFetch.ts"
-import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
 import { type Ids, makeCatalogue } from "./internal/catalogue.ts"
 import { checkName, found, isName, notFound, percentDecoded, refused, textOf, unavailable } from "./internal/outcome.ts"
@@ -195,12 +194,12 @@ export const make = (
     const lookUp = (target: Target): Effect.Effect<string, Problem> =>
       target._tag === "Id"
         ? byId(target.id)
-        : Effect.withFiber((fiber) => {
-          const asked = monotonicMillis(fiber)
+        : Effect.suspend(() => {
+          const since = names.turn()
           return Effect.catchIf(
             byName(target),
             (problem) => problem === "not found" || problem === "ambiguous",
-            () => byName(target, asked)
+            () => byName(target, since)
           )
         })
 

@@ -47,7 +47,7 @@ const isBelow = (path: Path.Path, root: string, target: string): boolean => {
 const isSegment = (segment: string): boolean => isName(segment) && segment !== "." && !segment.startsWith("..")
 
 // Kubernetes removes the directory that a path leads to right after it has put another in its place.
-const attempts = 3
+const attempts = 20
 
 /**
  * Makes the provider.

@@ -8,11 +8,15 @@ export type Ids = ReadonlyMap<string, ReadonlyArray<string>>
 interface Kept {
   readonly ids: Ids
   readonly loadedAt: number
+  /** How many loads had ended with this one. */
+  readonly turn: number
 }
 
 /** Lists of names, by what they are lists of. */
 export interface Catalogue<E> {
-  /** The ids of a name in a list. With `since`, in monotonic milliseconds, what was loaded from then on counts and nothing else. */
+  /** How many loads have ended so far. */
+  readonly turn: () => number
+  /** The ids of a name in a list. With `since`, a turn, what was loaded after it counts and nothing else. */
   readonly find: (list: string, name: string, since?: number) => Effect.Effect<ReadonlyArray<string>, E>
 }
 
@@ -27,35 +31,36 @@ export const makeCatalogue = <E>(
   load: (list: string) => Effect.Effect<Ids, E>
 ): Catalogue<E> => {
   const kept = new Map<string, Kept>()
-  const turns = Semaphore.makeUnsafe(1)
+  const one = Semaphore.makeUnsafe(1)
+  let turn = 0
 
   const reload = (list: string, since: number): Effect.Effect<Ids, E> =>
     Semaphore.withPermit(
-      turns,
+      one,
       Effect.withFiber((fiber) => {
         const other = kept.get(list)
-        if (other !== undefined && other.loadedAt >= since) return Effect.succeed(other.ids)
+        if (other !== undefined && other.turn > since) return Effect.succeed(other.ids)
         return Effect.map(load(list), (ids) => {
           kept.delete(list)
           const oldest = kept.keys().next()
           if (kept.size >= maxLists && oldest.done !== true) kept.delete(oldest.value)
-          kept.set(list, { ids, loadedAt: monotonicMillis(fiber) })
+          kept.set(list, { ids, loadedAt: monotonicMillis(fiber), turn: ++turn })
           return ids
         })
       })
     )
 
   return {
+    turn: () => turn,
     find: (list, name, since) =>
       Effect.withFiber((fiber) => {
-        const now = monotonicMillis(fiber)
         const known = kept.get(list)
         const counts = known !== undefined &&
-          (since === undefined ? now < known.loadedAt + ttlMillis : known.loadedAt >= since)
+          (since === undefined ? monotonicMillis(fiber) < known.loadedAt + ttlMillis : known.turn > since)
         const ids = counts ? known.ids.get(name) : undefined
         if (ids !== undefined) return Effect.succeed(ids)
         if (counts && since !== undefined) return Effect.succeed([])
-        return Effect.map(reload(list, now), (all) => all.get(name) ?? [])
+        return Effect.map(reload(list, turn), (all) => all.get(name) ?? [])
       })
   }
 }

@@ -24,12 +24,13 @@ export const readBounded = (
     if (seen.size > BigInt(maxBytes)) return "too large"
     const file = yield* fs.open(path)
     if (!isSame(seen, yield* file.stat) || !isSame(seen, yield* fs.stat(path))) return "moved"
-    const buffer = new Uint8Array(maxBytes + 1)
+    // One more than there should be, so that a file which has grown since is noticed.
+    const buffer = new Uint8Array(Number(seen.size) + 1)
     let size = 0
-    while (size <= maxBytes) {
+    while (size < buffer.length) {
       const read = Number(yield* file.read(buffer.subarray(size)))
       if (read === 0) return buffer.slice(0, size)
       size += read
     }
-    return "too large"
+    return "moved"
   }))
