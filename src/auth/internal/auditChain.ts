@@ -94,15 +94,18 @@ export const make = (algorithm: Algorithm, key: Redacted.Redacted, purpose: "log
 }
 
 /**
- * Whether bytes that are no line may be what a crash has left of the line after `head`: its beginning, and zeros where the
- * file system has not written what was to come.
+ * Whether bytes at the end of a file may be what a crash has left of the line after `head`: its beginning, and zeros where
+ * the file system has not written what was to come.
  */
 export const mayBeTorn = (head: Head, bytes: Uint8Array): boolean => {
   const zero = bytes.indexOf(0)
   const written = zero === -1 ? bytes : bytes.subarray(0, zero)
   const start = new TextEncoder().encode(`{"seq":${head.seq + 1},"prev":"${head.mac}",`)
-  return written.subarray(0, start.length).every((byte, i) => byte === start[i])
+  return written.subarray(0, start.length).every((byte, i) => byte === start[i]) &&
+    (zero === -1 || isZero(bytes.subarray(zero)))
 }
+
+const isZero = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0)
 
 /** Splits what was read into lines. Holds no more than one line, however long it is. */
 export class LineSplitter {
@@ -110,6 +113,7 @@ export class LineSplitter {
   readonly #kept = new Uint8Array(maxLineBytes)
   #length = 0
   #isOverlong = false
+  #isDropZero = true
 
   /** `isWhole` is false for the first bytes of a line that is too long to be one of ours. */
   constructor(onLine: (line: Uint8Array, isWhole: boolean) => void) {
@@ -121,8 +125,9 @@ export class LineSplitter {
     return this.#kept.subarray(0, this.#length)
   }
 
-  get isRestOverlong(): boolean {
-    return this.#isOverlong
+  /** Whether all bytes that were too many for `rest` are zeros. True when there are none. */
+  get isDropZero(): boolean {
+    return this.#isDropZero
   }
 
   /** The lines that it hands out are views of `bytes`, good until it returns. */
@@ -138,6 +143,7 @@ export class LineSplitter {
         const isWhole = !this.#isOverlong
         this.#length = 0
         this.#isOverlong = false
+        this.#isDropZero = true
         this.#onLine(whole, isWhole)
       } else this.#onLine(line.subarray(0, maxLineBytes), line.length <= maxLineBytes)
       start = end + 1
@@ -147,7 +153,10 @@ export class LineSplitter {
 
   #keep(bytes: Uint8Array): void {
     const room = maxLineBytes - this.#length
-    if (bytes.length > room) this.#isOverlong = true
+    if (bytes.length > room) {
+      this.#isOverlong = true
+      this.#isDropZero &&= isZero(bytes.subarray(room))
+    }
     this.#kept.set(bytes.subarray(0, room), this.#length)
     this.#length += Math.min(room, bytes.length)
   }

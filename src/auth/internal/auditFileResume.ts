@@ -18,71 +18,94 @@ export interface Contents {
   readonly goodBytes: number
   /** The bytes after them, which are what a crash has left of a line. */
   readonly tornBytes: number
-  readonly lastPayload: string
+  /** The text of the last line. */
+  readonly lastLine: string
+}
+
+/** Follows the lines of a file that is to be gone on with. */
+class Follower {
+  readonly #chain: Chain
+  readonly #after: Head | undefined
+  readonly #onLine: (head: Head) => string | undefined
+  readonly splitter = new LineSplitter((line, isWhole) => this.#follow(line, isWhole))
+  head: Head | undefined
+  firstSeq: number | undefined
+  goodBytes = 0
+  /** What is wrong, and with which line. */
+  problem: string | undefined
+  #lines = 0
+  #lastLine = new Uint8Array(0)
+  #lastLength = 0
+
+  constructor(chain: Chain, after: Head | undefined, onLine: (head: Head) => string | undefined) {
+    this.#chain = chain
+    this.#after = after
+    this.#onLine = onLine
+  }
+
+  get lastLine(): string {
+    return new TextDecoder().decode(this.#lastLine.subarray(0, this.#lastLength))
+  }
+
+  end(): void {
+    const { isDropZero, rest } = this.splitter
+    if (this.problem !== undefined || rest.length === 0) return
+    const follows = this.head ?? this.#after ?? this.#chain.genesis
+    if (isDropZero && mayBeTorn(follows, rest)) return
+    this.problem = `line ${this.#lines + 1} is no line of this log, and not the beginning of one`
+  }
+
+  #follow(line: Uint8Array, isWhole: boolean): void {
+    if (this.problem !== undefined) return
+    this.#lines++
+    const parsed = isWhole ? this.#chain.parse(line) : undefined
+    const before = this.head ?? this.#after
+    const isNext = parsed !== undefined &&
+      (before === undefined || (parsed.seq === before.seq + 1 && parsed.prev === before.mac))
+    if (parsed === undefined || !isNext || !this.#chain.isGenuine(line, parsed)) {
+      this.problem = `line ${this.#lines} is not the next line of this log`
+      return
+    }
+    const head = { seq: parsed.seq, mac: parsed.mac }
+    const contradiction = this.#onLine(head)
+    if (contradiction !== undefined) {
+      this.problem = `line ${this.#lines} ${contradiction}`
+      return
+    }
+    this.head = head
+    this.firstSeq ??= head.seq
+    this.goodBytes += line.length + 1
+    if (line.length > this.#lastLine.length) this.#lastLine = new Uint8Array(line.length * 2)
+    this.#lastLine.set(line)
+    this.#lastLength = line.length
+  }
 }
 
 /**
  * Reads a file that is to be gone on with. Its first line is taken by its proof alone, unless `after` says what it follows;
  * every other line must follow the one before it. `onLine` may find more that is wrong.
  */
-export const readContents = Effect.fnUntraced(function*(
+const readContents = Effect.fnUntraced(function*(
   fs: FileSystem.FileSystem,
   path: string,
   chain: Chain,
   after: Head | undefined,
-  onLine?: (head: Head) => string | undefined
+  onLine: (head: Head) => string | undefined
 ): Effect.fn.Return<Contents, Disk.FileProblem> {
-  let head: Head | undefined = undefined
-  let firstSeq: number | undefined = undefined
-  let goodBytes = 0
-  let lines = 0
-  let lastLine = new Uint8Array(0)
-  let bad: { readonly isTorn: boolean; readonly problem: string } | undefined = undefined
-  const follows = (): Head => head ?? after ?? chain.genesis
-  const splitter = new LineSplitter((line, isWhole) => {
-    if (bad !== undefined) return
-    lines++
-    const parsed = isWhole ? chain.parse(line) : undefined
-    const expected = head ?? after
-    const isNext = parsed !== undefined &&
-      (expected === undefined || (parsed.seq === expected.seq + 1 && parsed.prev === expected.mac))
-    if (parsed === undefined || !isNext || !chain.isGenuine(line, parsed)) {
-      bad = { isTorn: line.includes(0) && mayBeTorn(follows(), line), problem: "is not the next line of this log" }
-      return
-    }
-    head = { seq: parsed.seq, mac: parsed.mac }
-    firstSeq ??= parsed.seq
-    goodBytes += line.length + 1
-    if (line.length > lastLine.length) lastLine = new Uint8Array(line.length * 2)
-    lastLine.set(line)
-    lastLength = line.length
-    const problem = onLine?.(head)
-    if (problem !== undefined) bad = { isTorn: false, problem }
-  })
-  let lastLength = 0
+  const follower = new Follower(chain, after, onLine)
   let size = 0
   yield* Effect.scoped(Effect.flatMap(Disk.open(fs, path, "r"), ({ file }) =>
     Disk.readAll(file, path, (bytes) => {
       size += bytes.length
-      splitter.push(bytes)
-      return bad === undefined
+      follower.splitter.push(bytes)
+      return follower.problem === undefined
     })))
-  // Narrowed to `undefined` here because only the splitter assigns to it.
-  const found = bad as { readonly isTorn: boolean; readonly problem: string } | undefined
-  if (found !== undefined && !found.isTorn) {
-    return yield* Effect.fail<Disk.FileProblem>({ kind: "damaged", detail: `${path}: line ${lines} ${found.problem}` })
+  follower.end()
+  if (follower.problem !== undefined) {
+    return yield* Effect.fail<Disk.FileProblem>({ kind: "damaged", detail: `${path}: ${follower.problem}` })
   }
-  if (found === undefined && splitter.rest.length > 0 && !mayBeTorn(follows(), splitter.rest)) {
-    const detail = `${path}: line ${lines + 1} is no line of this log, and not the beginning of one`
-    return yield* Effect.fail<Disk.FileProblem>({ kind: "damaged", detail })
-  }
-  return {
-    head,
-    firstSeq,
-    goodBytes,
-    tornBytes: size - goodBytes,
-    lastPayload: new TextDecoder().decode(lastLine.subarray(0, lastLength))
-  }
+  const { firstSeq, goodBytes, head, lastLine } = follower
+  return { head, firstSeq, goodBytes, tornBytes: size - goodBytes, lastLine }
 })
 
 /** Copies what follows the lines of a file into a file of its own, and takes it from there. Gives the new file's path. */
@@ -113,7 +136,7 @@ export const moveTornAside = Effect.fnUntraced(function*(
 })
 
 /** The last line of a file that rotation has put aside. */
-const lastLine = Effect.fnUntraced(function*(
+const endOf = Effect.fnUntraced(function*(
   fs: FileSystem.FileSystem,
   path: string,
   chain: Chain
@@ -167,11 +190,17 @@ export const resume = Effect.fnUntraced(function*(
   checkpointChain: Chain
 ): Effect.fn.Return<Resumed, Disk.FileProblem> {
   const { checkpointPath, path } = paths
-  const marks = yield* contentsOf(fs, checkpointPath, checkpointChain, checkpointChain.genesis)
-  const mark = marks.head === undefined ? undefined : decodeCheckpoint(marks.lastPayload)
+  const marks = yield* contentsOf(
+    fs,
+    checkpointPath,
+    checkpointChain,
+    checkpointChain.genesis,
+    () => undefined
+  )
+  const mark = marks.head === undefined ? undefined : decodeCheckpoint(marks.lastLine)
   const asides = yield* Disk.rotated(fs, path)
   const last = asides.at(-1)
-  const before = last === undefined ? undefined : yield* Effect.scoped(lastLine(fs, last.path, chain))
+  const before = last === undefined ? undefined : yield* Effect.scoped(endOf(fs, last.path, chain))
   const speaksOf = (head: Head): string | undefined =>
     mark !== undefined && head.seq === mark.seq && head.mac !== mark.mac
       ? "is not the one that the last checkpoint speaks of"
@@ -211,11 +240,11 @@ const contentsOf = (
   path: string,
   chain: Chain,
   after: Head | undefined,
-  onLine?: (head: Head) => string | undefined
+  onLine: (head: Head) => string | undefined
 ): Effect.Effect<Contents, Disk.FileProblem> =>
   Effect.flatMap(
     Disk.look(fs, path),
     (info) => info === undefined ? Effect.succeed(nothing) : readContents(fs, path, chain, after, onLine)
   )
 
-const nothing: Contents = { head: undefined, firstSeq: undefined, goodBytes: 0, tornBytes: 0, lastPayload: "" }
+const nothing: Contents = { head: undefined, firstSeq: undefined, goodBytes: 0, tornBytes: 0, lastLine: "" }

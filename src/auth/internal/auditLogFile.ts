@@ -123,10 +123,9 @@ export class LogFile {
   get #checkpoint(): Effect.Effect<void> {
     return Effect.flatMap(Clock.currentTimeMillis, (now) => {
       const [file, checkpoints] = [this.#file, this.#checkpoints]
+      if (file === undefined || checkpoints === undefined || file.head.seq <= this.#checkpointed) return Effect.void
       // After one that failed, others do so too for a while.
-      if (file === undefined || checkpoints === undefined || Math.abs(now - this.#failedAt) < retryMillis) {
-        return Effect.void
-      }
+      if (Math.abs(now - this.#failedAt) < retryMillis) return Effect.void
       const { head } = file
       return Effect.matchEffect(checkpoints.append([encodeCheckpoint(now, head)]), {
         onFailure: ({ cause, detail }) => {
