@@ -7,13 +7,12 @@
  * @since 0.1.0
  */
 import * as Config from "effect/Config"
-import * as Console from "effect/Console"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as Check from "../internal/options.ts"
-import { toLine } from "./AuditRecord.ts"
+import { consoleSink } from "./internal/auditConsole.ts"
 import * as Internal from "./internal/auditMemory.ts"
 import { open, resolve } from "./internal/auditOpen.ts"
 import { AuditLog, optionNames, type Options, recordingNames, type Sink } from "./internal/auditService.ts"
@@ -184,17 +183,8 @@ export interface ConsoleOptions extends Options {
 const openConsole = (where: string, options: ConsoleOptions) => {
   Check.known(where, options, [...optionNames, "stream"])
   const settings = resolve(where, options)
-  const isStdout = Check.oneOf(where, "stream", options.stream ?? "stderr", ["stderr", "stdout"]) === "stdout"
-  return open(settings, {
-    write: (records) =>
-      Console.consoleWith((console) =>
-        Effect.sync(() => {
-          const lines = records.map(toLine).join("\n")
-          if (isStdout) console.log(lines)
-          else console.error(lines)
-        })
-      )
-  })
+  const stream = Check.oneOf(where, "stream", options.stream ?? "stderr", ["stderr", "stdout"])
+  return open(settings, consoleSink(stream))
 }
 
 /**
@@ -202,8 +192,9 @@ const openConsole = (where: string, options: ConsoleOptions) => {
  *
  * **Gotchas**
  *
- * A line counts as written when the console has taken it. A pipe that nobody reads any more, or that is closed, is not seen:
- * no call breaks, and in `required` mode none is refused either.
+ * A line counts as written when the console has taken it, which is no promise that anybody reads it. A pipe that nobody reads
+ * any more breaks no call and, other than in a program without this layer, does not end the process; records that are
+ * written once this is known are lost, and in `required` mode their calls are refused.
  *
  * @category layers
  * @since 0.1.0

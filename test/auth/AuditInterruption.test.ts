@@ -157,9 +157,7 @@ for (const mode of ["best-effort", "required"] as const) {
         begun
       )
       const random = Random.make(20_261_120)
-      const outcomes = CallRecord.outcomes.filter((outcome) =>
-        outcome !== "unauthenticated" && outcome !== "interrupted"
-      )
+      const outcomes = CallRecord.outcomes.filter((outcome) => outcome !== "interrupted")
       const exits = new Map<string, Exit.Exit<unknown, unknown>>()
       const call = (callId: string) => {
         const input = random.pick(outcomes)

@@ -154,7 +154,11 @@ export class AuditQueue {
     return Effect.callback<void>((resume) => {
       const stop = boundedRun(
         this.#context,
-        Effect.suspend(() => this.#sink.write(batch)),
+        Effect.suspend(() => {
+          const writing = this.#sink.write(batch)
+          // Somebody else's code: what is no effect would end the fiber without a trace.
+          return Effect.isEffect(writing) ? writing : Effect.die(new TypeError("write must return an Effect"))
+        }),
         this.#bounds.writeTimeoutMillis,
         {
           settle: (exit, isLate) => {
