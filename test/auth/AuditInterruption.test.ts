@@ -10,6 +10,7 @@ import {
   Authorizer,
   Identity
 } from "effect-toolops/auth"
+import { RateLimit } from "effect-toolops/limit"
 import { positions, SweepScheduler } from "../support/interruptSweep.ts"
 import * as Random from "../support/random.ts"
 
@@ -164,7 +165,8 @@ for (const mode of ["best-effort", "required"] as const) {
         const work = random.next() < 0.5 ? Effect.yieldNow : Effect.andThen(Effect.yieldNow, Effect.yieldNow)
         const headers = { "x-call": callId, "x-bad": input === "unauthenticated" ? "1" : undefined }
         return Effect.onExit(
-          pipeline.run({ tool, input, callId, headers }, work),
+          // Those who are not known differ as well, in where they come from.
+          Effect.provideService(pipeline.run({ tool, input, callId, headers }, work), RateLimit.CurrentPeer, callId),
           (exit) => Effect.sync(() => exits.set(callId, exit))
         )
       }
