@@ -16,6 +16,7 @@ import * as Redis from "effect/persistence/Redis"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
 import type { CircuitBreaker, Snapshot, Transition } from "./CircuitBreaker.ts"
 import { isInterruption } from "./Classify.ts"
@@ -159,11 +160,31 @@ const storeOf = (
       const within = <A, R>(command: Effect.Effect<A, Persisted.CircuitBreakerError, R>) =>
         Effect.mapError(pause.execute(timeout.execute(command)), (error) =>
           error._tag === "ResilienceError" ? storeError("Redis does not answer") : error)
+      // The probes of this process, by generation, and when the lease of each is over.
+      const probes = new Map<number, number>()
       return Persisted.CircuitBreakerStore.of({
         admit: (key) =>
-          within(store.admit(key)),
-        // A result that does not arrive is lost: the call has its answer, and the store its lease.
-        record: (result) => Effect.catchIf(within(store.record(result)), isStoreError, () => Effect.undefined),
+          Effect.withFiber((fiber) => {
+            const leaseEnd = monotonicMillis(fiber) + probeLeaseMillis
+            // The scope's end is the end of the renewals, which would keep the place of a probe that never settles.
+            return Effect.map(within(Effect.scoped(store.admit(key))), (admission) => {
+              if (admission.probe) {
+                probes.set(admission.generation, leaseEnd)
+              }
+              return admission
+            })
+          }),
+        record: (result) =>
+          Effect.withFiber((fiber) => {
+            const leaseEnd = probes.get(result.generation) ?? Infinity
+            probes.delete(result.generation)
+            if (leaseEnd <= monotonicMillis(fiber)) {
+              return Effect.undefined
+            }
+            // A result that does not arrive is lost: the call has its answer, and the store its lease.
+            return Effect.catchIf(within(store.record(result)), isStoreError, () =>
+              Effect.undefined)
+          }),
         state: (key) => within(store.state(key))
       })
     })

@@ -68,6 +68,42 @@ describe.skipIf(!inject("redis").canStart)("CircuitBreaker.layerShared", () => {
       assert.strictEqual(yield* one.state, "closed")
     }))
 
+  it.live("gives the place of a probe that never ends to another process when the lease is over, for good", () =>
+    Effect.gen(function*() {
+      const server = yield* redisServer
+      const options = { maxFailures: 1, resetTimeout: "20 millis", probeLease: "300 millis" } as const
+      const one = yield* process(server, options)
+      const two = yield* process(server, options)
+      yield* trip(one)
+      yield* Effect.sleep(30)
+      const gate = yield* Deferred.make<string, string>()
+      const stuck = yield* Effect.forkChild(Effect.exit(one.execute(Deferred.await(gate))))
+      yield* Effect.sleep(100)
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(two.execute(Effect.void))), "the lease is not over")
+      yield* Effect.sleep(250)
+      assert.strictEqual(yield* two.execute(Effect.succeed("through")), "through")
+      assert.strictEqual(yield* one.state, "closed")
+      yield* Deferred.fail(gate, "late")
+      assert.deepStrictEqual(yield* Fiber.join(stuck), Exit.fail("late"))
+      assert.deepStrictEqual([yield* one.state, yield* two.state], ["closed", "closed"])
+    }))
+
+  it.live("is not moved by the result of a probe whose lease is over, though nobody took its place", () =>
+    Effect.gen(function*() {
+      const server = yield* redisServer
+      const breaker = yield* process(server, { maxFailures: 1, resetTimeout: "20 millis", probeLease: "100 millis" })
+      for (const late of [Effect.void, Effect.fail("late")]) {
+        yield* breaker.reset
+        yield* trip(breaker)
+        yield* Effect.sleep(30)
+        yield* Effect.exit(breaker.execute(Effect.andThen(Effect.sleep(150), late)))
+        const { probes, status } = yield* breaker.snapshot
+        assert.deepStrictEqual({ probes, status }, { probes: 0, status: "half-open" })
+      }
+      yield* breaker.execute(Effect.void)
+      assert.strictEqual(yield* breaker.state, "closed")
+    }))
+
   it.live("hands on what the work came to, cause and all", () =>
     Effect.gen(function*() {
       const breaker = yield* process(yield* redisServer)
