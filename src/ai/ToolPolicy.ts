@@ -100,6 +100,17 @@ export const metaOf = (tool: Tool.Any, options?: Options): ToolMeta.ToolMeta => 
   })
 }
 
+const shared = new WeakMap<Tool.Any, Map<Options["namespace"], ToolMeta.ToolMeta>>()
+
+/** @internal The one `ToolMeta` of a tool, for parts that must mean the same: stages prepare their work per `ToolMeta`. */
+export const sharedMetaOf = (tool: Tool.Any, options?: Options): ToolMeta.ToolMeta => {
+  let metas = shared.get(tool)
+  if (metas === undefined) shared.set(tool, metas = new Map())
+  let meta = metas.get(options?.namespace)
+  if (meta === undefined) metas.set(options?.namespace, meta = metaOf(tool, options))
+  return meta
+}
+
 // A schema whose codec needs services cannot be used by the cache, which then treats the call as not cacheable. A raw
 // JSON Schema is no codec at all.
 const codecOf = (schema: unknown): Schema.Codec<any, any> | undefined =>

@@ -25,6 +25,7 @@ import { CurrentIdentity } from "../auth/Identity.ts"
 import { restore, shield } from "../internal/spanShield.ts"
 import type { ToolMeta } from "../ToolMeta.ts"
 import * as ToolPipeline from "../ToolPipeline.ts"
+import { RefusalSlot } from "./mcp/refusalSlot.ts"
 import * as ToolPolicy from "./ToolPolicy.ts"
 import * as ToolRefusal from "./ToolRefusal.ts"
 
@@ -223,7 +224,7 @@ export const layer = <
     const seen = new Map<string, string>()
     const behind: Array<readonly [name: string, handler: AnyHandler]> = []
     for (const tool of tools) {
-      const meta = ToolPolicy.metaOf(tool, options)
+      const meta = ToolPolicy.sharedMetaOf(tool, options)
       const other = seen.get(meta.id)
       if (other !== undefined) {
         throw new TypeError(`ToolkitOps.layer: ${other} and ${tool.name} are both named ${meta.id}`)
@@ -251,10 +252,22 @@ const guardHandler = (
   // Prepares the path of the tool now, so that a bad policy is found before the first call.
   pipeline.wrap(meta, run as never)
   const guarded: AnyHandler = (params, context) =>
-    restore(Effect.mapError(
-      pipeline.run({ tool: meta, input: params, callId: context.toolCallId }, run(params, context)),
-      (error) => ToolRefusal.isPipelineError(error) ? ToolRefusal.fromError(error, meta) : error
-    ))
+    restore(Effect.withFiber((fiber) => {
+      const slot = fiber.getRef(RefusalSlot)
+      const work = run(params, context)
+      return Effect.mapError(
+        pipeline.run(
+          { tool: meta, input: params, callId: context.toolCallId },
+          slot === undefined ? work : Effect.provideService(work, RefusalSlot, undefined)
+        ),
+        (error) => {
+          if (!ToolRefusal.isPipelineError(error)) return error
+          const refusal = ToolRefusal.fromError(error, meta)
+          if (slot !== undefined) slot.refused = { refusal, error }
+          return refusal
+        }
+      )
+    }))
   guardedHandlers.add(guarded)
   return guarded
 }

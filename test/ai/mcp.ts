@@ -80,3 +80,68 @@ export const call = (client: Client, name: string, input: Record<string, unknown
       text: content.map((part) => part.text ?? "").join("")
     }
   })
+
+/** An answer as it comes over the wire, without what differs from one answer to the next. */
+export interface Raw {
+  readonly status: number
+  readonly headers: Record<string, string>
+  readonly body: string
+}
+
+/** Speaks JSON-RPC to an endpoint by hand, with the same id in every request. */
+export const rpc = (
+  url: string,
+  revision: "2026-07-28" | "2025-11-25" | "2025-03-26",
+  headers: Record<string, string> = {}
+): Effect.Effect<(method: string, params: Record<string, unknown>) => Effect.Effect<Raw>> => {
+  const post = (body: unknown, more: Record<string, string>): Effect.Effect<Raw> =>
+    Effect.promise(async () => {
+      const response = await fetch(url, {
+        method: "POST",
+        headers: {
+          "content-type": "application/json",
+          accept: "application/json, text/event-stream",
+          ...headers,
+          ...more
+        },
+        body: JSON.stringify(body)
+      })
+      const seen = Object.fromEntries([...response.headers].filter(([name]) => name !== "date"))
+      return { status: response.status, headers: seen, body: await response.text() }
+    })
+  const clientInfo = { name: "by-hand", version: "0.0.0" }
+  if (revision === "2026-07-28") {
+    return Effect.succeed((method, params) =>
+      post({
+        jsonrpc: "2.0",
+        id: 1,
+        method,
+        params: {
+          ...params,
+          _meta: {
+            "io.modelcontextprotocol/protocolVersion": revision,
+            "io.modelcontextprotocol/clientInfo": clientInfo,
+            "io.modelcontextprotocol/clientCapabilities": {},
+            ...(params["_meta"] as object | undefined)
+          }
+        }
+      }, {
+        "mcp-protocol-version": revision,
+        "mcp-method": method,
+        ...(typeof params["name"] === "string" ? { "mcp-name": params["name"] } : {})
+      })
+    )
+  }
+  return Effect.map(
+    post({
+      jsonrpc: "2.0",
+      id: 0,
+      method: "initialize",
+      params: { protocolVersion: revision, capabilities: {}, clientInfo }
+    }, {}),
+    (hello) => {
+      const session = { "mcp-session-id": hello.headers["mcp-session-id"] ?? "", "mcp-protocol-version": revision }
+      return (method, params) => post({ jsonrpc: "2.0", id: 1, method, params }, session)
+    }
+  )
+}

@@ -1,0 +1,82 @@
+import type * as McpServer from "effect/ai/McpServer"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+
+/**
+ * How far a call has come.
+ *
+ * - `progress`: grows with every report of a call; one that does not is left out.
+ * - `total`: what `progress` will be in the end, if that is known.
+ * - `message`: for people.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Progress {
+  readonly progress: number
+  readonly total?: number | undefined
+  readonly message?: string | undefined
+}
+
+type Reporter = (progress: Progress) => Effect.Effect<void>
+
+export const ProgressReporter: Context.Reference<Reporter | undefined> = Context.Reference<Reporter | undefined>(
+  "effect-toolops/ai/McpOps/ProgressReporter",
+  { defaultValue: () => undefined }
+)
+
+/**
+ * Tells the client how far the call has come that the handler is running for. Does nothing where the client has not asked
+ * (`progressToken` in `_meta`), or where the call did not come through `headers`.
+ *
+ * **Gotchas**
+ *
+ * Where several callers wait for one execution, only the one whose call runs is told. The message is shown to the caller,
+ * so it is no place for secrets.
+ *
+ * **Example** (Reporting progress)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { McpOps } from "effect-toolops/ai"
+ *
+ * const copy = (files: ReadonlyArray<string>) =>
+ *   Effect.gen(function*() {
+ *     for (const index of files.keys()) {
+ *       yield* McpOps.progress({ progress: index + 1, total: files.length })
+ *     }
+ *     return files.length
+ *   })
+ *
+ * // By hand there is nobody to tell.
+ * await Effect.runPromise(copy(["a", "b"])) // => 2
+ * ```
+ *
+ * @category handlers
+ * @since 0.1.0
+ */
+export const progress = (progress: Progress): Effect.Effect<void> =>
+  Effect.withFiber((fiber) => fiber.getRef(ProgressReporter)?.(progress) ?? Effect.void)
+
+/** What reports to the client of a request, if it has asked for reports. */
+export const reporterOf = (
+  server: McpServer.McpServer["Service"],
+  metadata: object | undefined
+): Reporter | undefined => {
+  if (metadata === undefined || !("progressToken" in metadata)) return undefined
+  const { progressToken } = metadata
+  if (typeof progressToken !== "string" && typeof progressToken !== "number") return undefined
+  let last = -Infinity
+  return ({ message, progress, total }) =>
+    Effect.suspend(() => {
+      if (!(progress > last) || !Number.isFinite(progress)) return Effect.void
+      last = progress
+      // A report that does not arrive is no reason for a call to fail.
+      return Effect.ignore(server.notifications["notifications/progress"]({
+        progressToken,
+        progress,
+        ...(total === undefined ? undefined : { total }),
+        ...(message === undefined ? undefined : { message })
+      }))
+    })
+}
