@@ -15,7 +15,7 @@ import {
 } from "effect"
 import { FileSecretProvider, SecretProvider, SecretResolver } from "effect-toolops/secret"
 import { execFileSync } from "node:child_process"
-import { chmodSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs"
+import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { outcomeOf, resolverOf } from "./resolving.ts"
@@ -131,9 +131,10 @@ describe("FileSecretProvider", () => {
           })
           const Swapping = Layer.effect(
             FileSystem.FileSystem,
-            Effect.map(FileSystem.FileSystem, (fs) => ({
+            Effect.map(FileSystem.FileSystem, (fs): FileSystem.FileSystem => ({
               ...fs,
-              [method]: (...args: Parameters<typeof fs.open>) => Effect.andThen(once, fs[method](...args))
+              stat: (path) => Effect.andThen(method === "stat" ? once : Effect.void, fs.stat(path)),
+              open: (...args) => Effect.andThen(method === "open" ? once : Effect.void, fs.open(...args))
             }))
           )
           const provider = yield* FileSecretProvider.make({ directory: root }).pipe(

@@ -1,0 +1,287 @@
+import { assert, describe, it } from "@effect/vitest"
+import {
+  Cause,
+  Config,
+  ConfigProvider,
+  Context,
+  Deferred,
+  type Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Logger,
+  Redacted,
+  Scope
+} from "effect"
+import { SecretConfig, SecretProvider, SecretResolver } from "effect-toolops/secret"
+import { TestClock } from "effect/testing"
+import { inspect } from "node:util"
+
+const settle = Effect.promise(async () => {
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve))
+})
+
+const pass = (time: Duration.Input) => Effect.andThen(settle, Effect.andThen(TestClock.adjust(time), settle))
+
+class Database extends Context.Service<Database, {
+  readonly password: string
+  readonly isOpen: () => boolean
+}>()("test/Database") {}
+
+class Mail extends Context.Service<Mail, { readonly key: string }>()("test/Mail") {}
+
+/** A pool of connections that are open until the layer that made them ends. */
+const pools = (log: Array<string>) =>
+  Layer.effect(
+    Database,
+    Effect.gen(function*() {
+      const password = Redacted.value(yield* Config.nested(Config.Redacted("PASSWORD"), "DB"))
+      let isOpen = true
+      yield* Effect.addFinalizer(() =>
+        Effect.sync(() => {
+          isOpen = false
+          log.push(`close ${password}`)
+        })
+      )
+      log.push(`open ${password}`)
+      return { password, isOpen: () => isOpen }
+    })
+  )
+
+const mail = (log: Array<string>) =>
+  Layer.effect(
+    Mail,
+    Effect.map(Config.Redacted("MAIL_KEY"), (key) => {
+      log.push(`mail ${Redacted.value(key)}`)
+      return { key: Redacted.value(key) }
+    })
+  )
+
+/** A program whose configuration refers to what `secrets` holds. */
+const configured = (secrets: Map<string, string>) =>
+  SecretConfig.layer.pipe(
+    Layer.provideMerge(SecretResolver.layer({ variables: {} })),
+    Layer.provide(SecretProvider.layer(SecretProvider.memory(secrets, { name: "p" }))),
+    Layer.provide(ConfigProvider.layer(ConfigProvider.fromEnvRecord({
+      DB_PASSWORD: "secretref:p:db",
+      MAIL_KEY: "key-${secretref:p:mail}",
+      PLAIN: "plain"
+    })))
+  )
+
+const secretsOf = () => new Map([["db", "1"], ["mail", "m1"]])
+
+describe("SecretConfig.refreshable", () => {
+  it.effect("builds anew what uses a secret that has changed, and nothing else", () => {
+    const secrets = secretsOf()
+    const log: Array<string> = []
+    return Effect.gen(function*() {
+      const database = yield* SecretConfig.refreshable(pools(log))
+      const mailer = yield* SecretConfig.refreshable(mail(log))
+      yield* pass("10 minutes")
+      assert.deepStrictEqual(log.splice(0), ["open 1", "mail key-m1"])
+      secrets.set("db", "2")
+      yield* pass("1 minute")
+      assert.deepStrictEqual(log.splice(0), ["open 2", "close 1"])
+      secrets.set("mail", "m2")
+      yield* pass("1 minute")
+      assert.deepStrictEqual(log.splice(0), ["mail key-m2"])
+      assert.strictEqual((yield* database.provide(Database)).password, "2")
+      assert.strictEqual((yield* mailer.provide(Mail)).key, "key-m2")
+    }).pipe(Effect.provide(configured(secrets)))
+  })
+
+  it.effect("lets calls in flight keep what they began with, until the last of them has ended", () => {
+    const secrets = secretsOf()
+    const log: Array<string> = []
+    return Effect.gen(function*() {
+      const database = yield* SecretConfig.refreshable(pools(log))
+      const release = yield* Deferred.make<void>()
+      const call = database.provide(Effect.gen(function*() {
+        const { isOpen, password } = yield* Database
+        yield* Deferred.await(release)
+        return [password, isOpen()]
+      }))
+      const calls = yield* Effect.forEach([1, 2], () => Effect.forkChild(call, { startImmediately: true }))
+      // In another way, by a scope and by a layer.
+      const scope = yield* Scope.make()
+      const held = Context.get(yield* Scope.provide(database.context, scope), Database)
+      const layered = yield* Effect.forkChild(Effect.provide(call, database.layer), { startImmediately: true })
+      secrets.set("db", "2")
+      yield* pass("1 minute")
+      assert.deepStrictEqual(log.splice(0), ["open 1", "open 2"])
+      assert.strictEqual((yield* database.provide(Database)).password, "2")
+      yield* Fiber.interrupt(calls[0]!)
+      yield* Deferred.succeed(release, undefined)
+      assert.deepStrictEqual(yield* Fiber.join(calls[1]!), ["1", true])
+      assert.deepStrictEqual(yield* Fiber.join(layered), ["1", true])
+      assert.deepStrictEqual([held.isOpen(), log.splice(0)], [true, []])
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual([held.isOpen(), log.splice(0)], [false, ["close 1"]])
+    }).pipe(Effect.provide(configured(secrets)))
+  })
+
+  it.effect("keeps the old build while a new one cannot be had, and tries again", () => {
+    const secrets = secretsOf()
+    const log: Array<string> = []
+    const lines: Array<unknown> = []
+    const picky = Layer.effectDiscard(
+      Effect.flatMap(
+        Config.Redacted("DB_PASSWORD"),
+        (password) =>
+          isDown.current && Redacted.value(password) !== "1"
+            ? Effect.fail(new Error(`refused ${Redacted.value(password)}`))
+            : Effect.void
+      )
+    ).pipe(Layer.provideMerge(pools(log)))
+    const isDown = { current: true }
+    return Effect.gen(function*() {
+      const database = yield* SecretConfig.refreshable(picky)
+      const told: Array<Cause.Cause<unknown>> = []
+      const other = yield* SecretConfig.refreshable(picky, {
+        onFailure: (cause) => Effect.sync(() => void told.push(cause)),
+        retryDelay: "1 hour"
+      })
+      yield* settle
+      log.length = 0
+      secrets.set("db", "canary-2")
+      yield* pass("1 minute")
+      assert.strictEqual((yield* database.provide(Database)).password, "1")
+      assert.isTrue((yield* database.provide(Database)).isOpen())
+      // What was built of the new one is gone.
+      assert.deepStrictEqual(log.filter((line) => line.startsWith("close")), ["close canary-2", "close canary-2"])
+      yield* pass("10 seconds")
+      assert.isAtLeast(lines.length, 2)
+      for (const line of lines) assert.notInclude(inspect(line, { depth: 9 }), "canary")
+      assert.include(String(told.map(Cause.pretty)), "refused canary-2")
+      isDown.current = false
+      yield* pass("10 seconds")
+      assert.strictEqual((yield* database.provide(Database)).password, "canary-2")
+      assert.strictEqual((yield* other.provide(Database)).password, "1")
+    }).pipe(
+      Effect.provide(configured(secrets)),
+      Effect.provide(Logger.layer([Logger.make((entry) => void lines.push(entry))]))
+    )
+  })
+
+  it.effect("leaves the old build when a secret changes back, or cannot be read for a while", () => {
+    const secrets = secretsOf()
+    const log: Array<string> = []
+    return Effect.gen(function*() {
+      yield* SecretConfig.refreshable(pools(log))
+      secrets.delete("db")
+      yield* pass("5 minutes")
+      secrets.set("db", "1")
+      yield* pass("5 minutes")
+      assert.deepStrictEqual(log, ["open 1"])
+      secrets.set("db", "2")
+      yield* pass("2 minutes")
+      assert.deepStrictEqual(log, ["open 1", "open 2", "close 1"])
+    }).pipe(Effect.provide(configured(secrets)), Effect.provide(Logger.layer([])))
+  })
+
+  it.effect("notices a change that came while it was building", () => {
+    const secrets = secretsOf()
+    const seen: Array<string> = []
+    return Effect.gen(function*() {
+      const gate = yield* Deferred.make<void>()
+      const slow = Layer.effect(
+        Database,
+        Effect.gen(function*() {
+          const password = Redacted.value(yield* Config.Redacted("DB_PASSWORD"))
+          seen.push(password)
+          yield* Deferred.await(gate)
+          return { password, isOpen: () => true }
+        })
+      )
+      const building = yield* Effect.forkChild(SecretConfig.refreshable(slow), { startImmediately: true })
+      yield* settle
+      secrets.set("db", "2")
+      yield* Deferred.succeed(gate, undefined)
+      const database = yield* Fiber.join(building)
+      yield* settle
+      assert.deepStrictEqual(seen, ["1", "2"])
+      assert.strictEqual((yield* database.provide(Database)).password, "2")
+    }).pipe(Effect.provide(configured(secrets)))
+  })
+
+  it.effect("builds everything inside anew, though the same layer is built elsewhere too", () => {
+    const secrets = secretsOf()
+    const log: Array<string> = []
+    const inner = pools(log)
+    const outer = Layer.effect(Mail, Effect.map(Database, ({ password }) => ({ key: password }))).pipe(
+      Layer.provide(inner)
+    )
+    return Effect.gen(function*() {
+      assert.strictEqual((yield* Database).password, "1")
+      const mailer = yield* SecretConfig.refreshable(outer)
+      secrets.set("db", "2")
+      yield* pass("1 minute")
+      assert.strictEqual((yield* mailer.provide(Mail)).key, "2")
+      assert.strictEqual((yield* Database).password, "1")
+    }).pipe(Effect.provide(Layer.provideMerge(inner, configured(secrets))))
+  })
+
+  it.effect("fails when the first build does, and closes what that had opened", () => {
+    const log: Array<string> = []
+    return Effect.gen(function*() {
+      const broken = Layer.effectDiscard(Effect.fail("broken")).pipe(Layer.provideMerge(pools(log)))
+      assert.strictEqual(yield* Effect.flip(SecretConfig.refreshable(broken)), "broken")
+      assert.deepStrictEqual(log, ["open 1", "close 1"])
+    }).pipe(Effect.provide(configured(secretsOf())))
+  })
+
+  it.effect("closes every build with its scope, and asks no more", () => {
+    const secrets = secretsOf()
+    const log: Array<string> = []
+    return Effect.gen(function*() {
+      yield* Effect.scoped(Effect.gen(function*() {
+        const database = yield* SecretConfig.refreshable(pools(log))
+        yield* Effect.forkScoped(database.provide(Effect.never), { startImmediately: true })
+        secrets.set("db", "2")
+        yield* pass("1 minute")
+        assert.deepStrictEqual(log, ["open 1", "open 2"])
+      }))
+      assert.sameMembers(log, ["open 1", "open 2", "close 1", "close 2"])
+      secrets.set("db", "3")
+      yield* pass("10 minutes")
+      assert.strictEqual(log.length, 4)
+    }).pipe(Effect.provide(configured(secrets)))
+  })
+
+  it.effect("does not fail a call because the build that it used last does not end well", () => {
+    const secrets = secretsOf()
+    const lines: Array<unknown> = []
+    const sore = Layer.effect(
+      Mail,
+      Effect.gen(function*() {
+        const key = Redacted.value(yield* Config.Redacted("MAIL_KEY"))
+        yield* Effect.addFinalizer(() => key === "key-m1" ? Effect.die(new Error("sore")) : Effect.void)
+        return { key }
+      })
+    )
+    return Effect.gen(function*() {
+      const mailer = yield* SecretConfig.refreshable(sore)
+      const release = yield* Deferred.make<void>()
+      const call = yield* Effect.forkChild(
+        mailer.provide(Effect.flatMap(Mail, ({ key }) => Effect.as(Deferred.await(release), key))),
+        { startImmediately: true }
+      )
+      secrets.set("mail", "m2")
+      yield* pass("1 minute")
+      yield* Deferred.succeed(release, undefined)
+      assert.strictEqual(yield* Fiber.join(call), "key-m1")
+      assert.strictEqual((yield* mailer.provide(Mail)).key, "key-m2")
+      assert.strictEqual(lines.length, 1)
+    }).pipe(
+      Effect.provide(configured(secrets)),
+      Effect.provide(Logger.layer([Logger.make((entry) => void lines.push(entry))]))
+    )
+  })
+
+  it("refuses options that make no sense", () => {
+    assert.throws(() => SecretConfig.refreshable(Layer.empty, { retryDelay: 0 }), "retryDelay")
+    assert.throws(() => SecretConfig.refreshable(Layer.empty, { retry: 0 } as object), "retry")
+  })
+})
