@@ -110,7 +110,7 @@ const isZero = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0)
 /** Splits what was read into lines. Holds no more than one line, however long it is. */
 export class LineSplitter {
   readonly #onLine: (line: Uint8Array, isWhole: boolean) => void
-  readonly #kept = new Uint8Array(maxLineBytes)
+  #kept = new Uint8Array(4096)
   #length = 0
   #isOverlong = false
   #isDropZero = true
@@ -157,7 +157,13 @@ export class LineSplitter {
       this.#isOverlong = true
       this.#isDropZero &&= isZero(bytes.subarray(room))
     }
+    const length = this.#length + Math.min(room, bytes.length)
+    if (length > this.#kept.length) {
+      const kept = new Uint8Array(Math.min(length * 2, maxLineBytes))
+      kept.set(this.rest)
+      this.#kept = kept
+    }
     this.#kept.set(bytes.subarray(0, room), this.#length)
-    this.#length += Math.min(room, bytes.length)
+    this.#length = length
   }
 }

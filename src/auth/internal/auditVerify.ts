@@ -1,6 +1,7 @@
 import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
 import type * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Chain from "./auditChain.ts"
 import { Diagnosis, type Place, type Problem } from "./auditDiagnosis.ts"
@@ -147,13 +148,13 @@ export const verify = Effect.fnUntraced(function*(
   }
 
   const total = yield* totalBytes(fs, path)
+  const buffer = new Uint8Array(Math.min(Math.max(total, 4096), 256 * 1024))
   let done = 0
   let lines = 0
   let end: { readonly place: Place; readonly isTorn: boolean } = { place: { path, line: 1 }, isTorn: false }
   const read = Effect.fnUntraced(function*(at: string, file: FileSystem.File, isLast: boolean) {
     lines = 0
     const splitter = new Chain.LineSplitter((line, isWhole) => log.push(line, isWhole, { path: at, line: ++lines }))
-    const buffer = new Uint8Array(256 * 1024)
     let position = 0n
     for (;;) {
       const count = yield* Effect.mapError(file.read(buffer, { position }), Disk.unavailable(`${at} cannot be read`))
@@ -235,13 +236,16 @@ const eachFile = Effect.fnUntraced(function*(
       continue
     }
     const isDone = yield* Effect.scoped(Effect.gen(function*() {
-      // A process that was killed between rotating and making the next file leaves none.
-      if (count > 0 && (yield* Disk.look(fs, path)) === undefined) return true
-      const { file } = yield* openFor(fs, path)
+      const newest = yield* Effect.result(openFor(fs, path))
       if ((yield* nextRotated) !== undefined) return false
-      count++
-      yield* read(path, file, true)
-      return true
+      if (Result.isSuccess(newest)) {
+        count++
+        yield* read(path, newest.success.file, true)
+        return true
+      }
+      // Between rotating and making the next file there is none, and a process may have been killed there.
+      if (count > 0 && (yield* Disk.look(fs, path)) === undefined) return true
+      return yield* Effect.fail(newest.failure)
     }))
     if (isDone) return count
   }
