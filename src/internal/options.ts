@@ -104,6 +104,18 @@ export const text = (where: string, name: string, value: string): string => {
   return value
 }
 
+/** Options that each make sense and do not go together. */
+export class Conflict extends TypeError {}
+
+/** Runs a check of options that are not complete yet: what they hold must make sense, and need not go together. */
+export const incomplete = (check: () => void): void => {
+  try {
+    check()
+  } catch (error) {
+    if (!(error instanceof Conflict)) throw error
+  }
+}
+
 /** One of the given words. */
 export const oneOf = <const A extends string>(
   where: string,

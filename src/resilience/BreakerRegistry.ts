@@ -60,7 +60,10 @@ export class BreakerRegistry extends Context.Service<BreakerRegistry, {
     key: string,
     effect: Effect.Effect<A, E, R>
   ) => Effect.Effect<A, E | ResilienceError, R>
-  /** The circuit of `key` as it is now, to look at or to force. Do not keep it: it may be forgotten while it is closed. */
+  /**
+   * The circuit of `key` as it is now, to look at or to force; made, as by a call, where there is none. Do not keep it: it
+   * may be forgotten while it is closed.
+   */
   readonly get: (key: string) => Effect.Effect<CircuitBreaker.CircuitBreaker["Service"]>
   readonly snapshots: Effect.Effect<ReadonlyArray<CircuitBreaker.Snapshot>>
 }>()("effect-toolops/resilience/BreakerRegistry") {}
@@ -115,6 +118,9 @@ const fromOptions = (
   { maxKeys = 10_000, ...options }: Options,
   where: string
 ): Effect.Effect<BreakerRegistry["Service"]> => {
+  if ("name" in options) {
+    throw new TypeError(`${where}: unknown option "name", since every circuit is named after its key`)
+  }
   Check.integer(where, "maxKeys", maxKeys, 1)
   resolve(options, where)
   return Effect.withFiber((fiber) =>

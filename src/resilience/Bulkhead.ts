@@ -98,7 +98,7 @@ export const resolve = (options: Options | undefined, where: string): Settings =
     : Check.millis(where, "maxWait", given.maxWait, { allowZero: true, allowInfinite: true })
   // Either alone would silently mean that nobody waits.
   if (given.maxWait !== undefined && (maxWait > 0) !== (maxQueue > 0)) {
-    throw new RangeError(
+    throw new Check.Conflict(
       `${where}: maxWait and maxQueue must both be 0 or both be more, got ${maxWait} ms and ${maxQueue}`
     )
   }

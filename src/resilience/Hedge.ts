@@ -89,8 +89,9 @@ export interface Settings {
 }
 
 /** @internal Fills in the defaults and throws on nonsense. */
-export const resolve = (options: Options, where: string): Settings => {
+export const resolve = (options: Partial<Options>, where: string): Settings => {
   Check.known(where, options, Object.keys(optionNames))
+  if (options.delay === undefined) throw new Check.Conflict(`${where}: delay must be given`)
   return {
     name: Check.text(where, "name", options.name ?? "hedge"),
     delay: Duration.millis(Check.millis(where, "delay", options.delay)),
@@ -212,7 +213,7 @@ export class HedgeImpl {
 }
 
 /** @internal */
-export const makeUnsafe = (options: Options, where = "Hedge.make", internals?: Internals): HedgeImpl =>
+export const makeUnsafe = (options: Partial<Options>, where = "Hedge.make", internals?: Internals): HedgeImpl =>
   new HedgeImpl(resolve(options, where), where, internals)
 
 const fromOptions = (options: Options, where: string): Effect.Effect<Hedge["Service"]> => {

@@ -56,6 +56,18 @@ const definitions = {
     unit: "{attempt}",
     description: "Attempts that were not done in time"
   },
+  late: {
+    type: "counter",
+    name: "tool.timeout.late",
+    unit: "{attempt}",
+    description: "Attempts that ended after their caller had been answered"
+  },
+  retries: {
+    type: "counter",
+    name: "tool.retry.attempts",
+    unit: "{attempt}",
+    description: "Attempts that were made because one before had failed"
+  },
   hedges: {
     type: "counter",
     name: "tool.hedge.total",
@@ -75,6 +87,8 @@ class Dependency {
   readonly queued: Series
   readonly state: Series
   readonly timeouts: Series
+  readonly late: Series
+  readonly retries: Series
   readonly hedges: Series
   private readonly dependency: string
   private readonly transitions = new Map<string, Series>()
@@ -85,6 +99,8 @@ class Dependency {
     this.queued = make(definitions.queued, { dependency })
     this.state = make(definitions.state, { dependency })
     this.timeouts = make(definitions.timeouts, { dependency })
+    this.late = make(definitions.late, { dependency })
+    this.retries = make(definitions.retries, { dependency })
     this.hedges = make(definitions.hedges, { dependency })
   }
 
@@ -131,6 +147,8 @@ const observerOf = (maxDependencies: number, context: Context.Context<never>): R
       dependency.queued.updateUnsafe(queued, context)
     },
     onTimeout: (name) => of(name).timeouts.updateUnsafe(1, context),
+    onLateResult: (name) => of(name).late.updateUnsafe(1, context),
+    onRetry: (name) => of(name).retries.updateUnsafe(1, context),
     onHedge: (name) => of(name).hedges.updateUnsafe(1, context)
   }
 }

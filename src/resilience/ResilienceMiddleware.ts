@@ -46,7 +46,7 @@ export class ResilienceMiddleware
  *   attempts, 30 seconds for each, 10 calls at once and none waiting.
  * - `rules`: what goes for some tools. See `ResiliencePolicy.Rule`.
  * - `maxKeys`: tools and dependencies whose state is kept, a whole number from 1. Default 10,000. A key beyond it replaces
- *   one that is idle and closed; while there is none, its state lives only as long as its `ToolMeta`.
+ *   one that is idle and closed; while none is found, its state lives only as long as a `ToolMeta` that uses it.
  *
  * A tool's own `policy` wins over both.
  *
@@ -69,24 +69,30 @@ interface Settings {
 const resolve = (options: Options | undefined, where: string): Settings => {
   const { defaults = {}, maxKeys = 10_000, rules = [], ...rest } = options ?? {}
   Check.known(where, rest, ["defaults", "rules", "maxKeys"])
+  if (!Array.isArray(rules)) throw new TypeError(`${where}: rules must be an array`)
   ResiliencePolicy.check(`${where}: defaults`, defaults)
   checkParts(`${where}: defaults`, defaults)
   rules.forEach((rule, index) => {
     const whereRule = `${where}: rules[${index}]`
     ResiliencePolicy.checkRule(whereRule, rule)
-    checkParts(whereRule, ResiliencePolicy.merge(defaults, rule.policy))
+    // Options that need one another may come from several rules: only a tool knows all that go for it.
+    checkParts(whereRule, ResiliencePolicy.merge(defaults, rule.policy), Check.incomplete)
   })
   return { defaults, rules, maxKeys: Check.integer(where, "maxKeys", maxKeys, 1) }
 }
 
 /** Throws where the options of a part make no sense. */
-const checkParts = (where: string, policy: ResiliencePolicy.ResiliencePolicy): void => {
+const checkParts = (
+  where: string,
+  policy: ResiliencePolicy.ResiliencePolicy,
+  run = (check: () => void) => check()
+): void => {
   const { bulkhead, circuitBreaker, hedge, retry, timeout } = policy
-  if (bulkhead !== false) Bulkhead.resolve(bulkhead, `${where}: bulkhead`)
-  if (circuitBreaker !== false) CircuitOptions.resolve(circuitBreaker, `${where}: circuitBreaker`)
-  if (retry !== false) Retry.makeUnsafe(retry, `${where}: retry`)
-  if (timeout !== false) Timeout.resolve(timeout, `${where}: timeout`)
-  if (hedge !== undefined && hedge !== false) Hedge.resolve(hedge, `${where}: hedge`)
+  if (bulkhead !== false) run(() => Bulkhead.resolve(bulkhead, `${where}: bulkhead`))
+  if (circuitBreaker !== false) run(() => CircuitOptions.resolve(circuitBreaker, `${where}: circuitBreaker`))
+  if (retry !== false) run(() => Retry.makeUnsafe(retry, `${where}: retry`))
+  if (timeout !== false) run(() => Timeout.resolve(timeout, `${where}: timeout`))
+  if (hedge !== undefined && hedge !== false) run(() => Hedge.resolve(hedge, `${where}: hedge`))
 }
 
 /** How one tool is guarded. */
@@ -122,16 +128,21 @@ const planOf = (settings: Settings, tool: ToolMeta): Plan => {
   }
 }
 
-// Retries and hedges of a tool come out of one budget, whoever names it.
-const budgetOption = ({ hedge, retry }: ResiliencePolicy.ResiliencePolicy): Retry.Options["budget"] =>
-  (retry === false ? undefined : retry?.budget) ?? (hedge === false ? undefined : hedge?.budget)
+/** The budgets of retries and hedges: one and the same, whoever names it, but none for who wants none. */
+const budgetsOf = ({ hedges, mayRepeat, policy, where }: Plan, guard: Guard) => {
+  const retry = policy.retry === false || mayRepeat === never ? false : policy.retry?.budget
+  const hedge = hedges && policy.hedge !== undefined && policy.hedge !== false ? policy.hedge.budget : false
+  const named = retry === false || retry === undefined ? hedge : retry
+  const budget = retry === false && hedge === false
+    ? undefined
+    : guard.budgetOf(named === false ? undefined : named, `${where}: retry.budget`)
+  return { retry: retry === false ? undefined : budget, hedge: hedge === false ? undefined : budget }
+}
 
 const compile = (plan: Plan, guard: Guard): ToolMiddleware.Around<ResilienceError> => {
   const { hedges, mayRepeat, policy, where } = plan
   const { observer } = guard
-  const repeats = policy.retry !== false && mayRepeat !== never
-  const budget = repeats || hedges ? guard.budgetOf(budgetOption(policy), `${where}: retry.budget`) : undefined
-  const shared = { budget, observer }
+  const budgets = budgetsOf(plan, guard)
   const once = {
     bulkhead: policy.bulkhead === false ? undefined : guard.bulkheadOf(policy.bulkhead ?? {}, `${where}: bulkhead`),
     breaker: policy.circuitBreaker === false
@@ -145,9 +156,13 @@ const compile = (plan: Plan, guard: Guard): ToolMiddleware.Around<ResilienceErro
     ...once,
     retry: policy.retry === false
       ? undefined
-      : Retry.makeUnsafe({ name: guard.key, ...policy.retry, budget: budget ?? false }, `${where}: retry`, shared),
+      : Retry.makeUnsafe({ name: guard.key, ...policy.retry, budget: budgets.retry ?? false }, `${where}: retry`, {
+        observer
+      }),
     hedge: hedges && policy.hedge !== undefined && policy.hedge !== false
-      ? Hedge.makeUnsafe({ name: guard.key, ...policy.hedge, budget: budget ?? false }, `${where}: hedge`, shared)
+      ? Hedge.makeUnsafe({ name: guard.key, ...policy.hedge, budget: budgets.hedge ?? false }, `${where}: hedge`, {
+        observer
+      })
       : undefined
   }
   const runOnce = compose(once)
@@ -162,7 +177,7 @@ const explain = (plan: Plan, guards: Guards) => (call: ToolCall): Effect.Effect<
   Effect.gen(function*() {
     const { policy } = plan
     // A key that was never called is not made known by asking about it.
-    const guard = guards.registry.peek(plan.key)
+    const guard = guards.peek(plan.key)
     const circuit = policy.circuitBreaker === false ? undefined : yield* guard?.breaker?.snapshot ?? Effect.undefined
     const bulkhead = policy.bulkhead === false ? undefined : yield* guard?.bulkhead?.snapshot ?? Effect.undefined
     const isOpen = circuit !== undefined && !Duration.isZero(circuit.retryAfter)

@@ -7,6 +7,7 @@
  *
  * @since 0.1.0
  */
+import * as Schedule from "effect/Schedule"
 import * as Check from "../internal/options.ts"
 import { checkToolPatterns, matchToolPattern } from "../internal/toolPattern.ts"
 import type { ToolMeta } from "../ToolMeta.ts"
@@ -22,7 +23,8 @@ import type * as Timeout from "./Timeout.ts"
  * - `dependency`: what the tool depends on. Tools that name the same one share its circuit, bulkhead and retry budget;
  *   they must want the same of them. Default: the tool's id, so nothing is shared with tools that do not name it.
  * - `circuitBreaker`, `retry`, `timeout`, `bulkhead`: options of the parts, `false` for none. On by default.
- * - `hedge`: options of the part. Off by default, and only for tools that are `readOnly`.
+ * - `hedge`: options of the part, of which one of the policies must give the `delay`. Off by default, and only for tools that
+ *   are `readOnly`.
  * - `acceptsIdempotencyKey`: the tool recognises a repeated call by its idempotency key, so that a call that brings one may
  *   be retried although the tool is not idempotent by itself. Default false.
  *
@@ -35,7 +37,7 @@ export interface ResiliencePolicy {
   readonly retry?: Retry.Options | false | undefined
   readonly timeout?: Timeout.Options | false | undefined
   readonly bulkhead?: Bulkhead.Options | false | undefined
-  readonly hedge?: Hedge.Options | false | undefined
+  readonly hedge?: Partial<Hedge.Options> | false | undefined
   readonly acceptsIdempotencyKey?: boolean | undefined
 }
 
@@ -63,31 +65,37 @@ const policyNames: { readonly [K in keyof Required<ResiliencePolicy>]: true } = 
   acceptsIdempotencyKey: true
 }
 
+interface Alternative {
+  readonly option: string
+  readonly replaces: ReadonlyArray<string>
+  /** For which values of the option. Default: all. */
+  readonly when?: (value: unknown) => boolean
+}
+
 // Options that stand for each other: who sets one of them does not want the other from a more general policy.
-const alternatives: {
-  readonly [part: string]: ReadonlyArray<readonly [option: string, replaces: ReadonlyArray<string>]>
-} = {
+const alternatives: { readonly [part: string]: ReadonlyArray<Alternative> } = {
   circuitBreaker: [
-    ["maxFailures", ["window"]],
-    ["window", ["maxFailures"]],
-    ["resetTimeout", ["maxResetTimeout"]]
+    { option: "maxFailures", replaces: ["window"] },
+    { option: "window", replaces: ["maxFailures"] },
+    { option: "resetTimeout", replaces: ["maxResetTimeout"], when: (value) => !Schedule.isSchedule(value) }
   ],
   retry: [
-    ["schedule", ["initialDelay", "multiplier", "strategy", "jitter"]],
-    ["initialDelay", ["schedule"]],
-    ["multiplier", ["schedule"]],
-    ["strategy", ["schedule"]],
-    ["jitter", ["schedule"]]
+    { option: "schedule", replaces: ["initialDelay", "multiplier", "strategy", "jitter"] },
+    { option: "initialDelay", replaces: ["schedule"] },
+    { option: "multiplier", replaces: ["schedule"] },
+    { option: "strategy", replaces: ["schedule"] },
+    { option: "jitter", replaces: ["schedule"] }
   ],
-  bulkhead: [["maxQueue", ["maxWait"]]]
+  bulkhead: [{ option: "maxQueue", replaces: ["maxWait"], when: (value) => value === 0 }]
 }
 
 const mergePart = (part: string, general: object | false | undefined, special: object | false | undefined) => {
   if (special === undefined) return general
   if (special === false || general === undefined || general === false) return special
   const merged: Record<string, unknown> = { ...general }
-  for (const [option, replaced] of alternatives[part] ?? []) {
-    if (Reflect.get(special, option) !== undefined) { for (const name of replaced) delete merged[name] }
+  for (const { option, replaces, when } of alternatives[part] ?? []) {
+    const value: unknown = Reflect.get(special, option)
+    if (value !== undefined && when?.(value) !== false) { for (const name of replaces) delete merged[name] }
   }
   for (const [name, value] of Object.entries(special)) {
     if (value !== undefined) merged[name] = value
@@ -107,6 +115,7 @@ export const merge = (general: ResiliencePolicy, special: ResiliencePolicy): Res
 
 /** @internal Throws where a policy is no policy. What its parts hold is for the parts to check. */
 export const check = (where: string, policy: ResiliencePolicy): void => {
+  if (typeof policy !== "object" || policy === null) throw new TypeError(`${where} must be an object`)
   Check.known(where, policy, Object.keys(policyNames))
   const { acceptsIdempotencyKey, dependency } = policy
   if (
@@ -129,8 +138,10 @@ export const check = (where: string, policy: ResiliencePolicy): void => {
 
 /** @internal */
 export const checkRule = (where: string, rule: Rule): void => {
+  if (typeof rule !== "object" || rule === null) throw new TypeError(`${where} must be an object`)
   Check.known(where, rule, ["tools", "policy"])
   const patterns = typeof rule.tools === "string" ? [rule.tools] : rule.tools
+  if (!Array.isArray(patterns)) throw new TypeError(`${where}: tools must be a pattern or an array of them`)
   if (patterns.length === 0) throw new TypeError(`${where}: tools must name at least one tool`)
   checkToolPatterns(where, "tools", patterns)
   check(`${where}: policy`, rule.policy)

@@ -145,7 +145,7 @@ export const resolve = (options: Options | undefined, where: string): Settings =
       throw new TypeError(`${where}: schedule must be a Schedule, got ${typeof schedule}`)
     }
     for (const name of replacedBySchedule) {
-      if (given[name] !== undefined) throw new TypeError(`${where}: ${name} means nothing beside schedule`)
+      if (given[name] !== undefined) throw new Check.Conflict(`${where}: ${name} means nothing beside schedule`)
     }
   }
   for (const name of ["retryIf", "onRetry"] as const) {
@@ -156,7 +156,7 @@ export const resolve = (options: Options | undefined, where: string): Settings =
   const maxDelay = Check.millis(where, "maxDelay", given.maxDelay ?? "30 seconds")
   const initialDelay = Check.millis(where, "initialDelay", given.initialDelay ?? "100 millis")
   if (given.initialDelay !== undefined && given.maxDelay !== undefined && initialDelay > maxDelay) {
-    throw new RangeError(`${where}: initialDelay must be at most maxDelay (${maxDelay} ms), got ${initialDelay} ms`)
+    throw new Check.Conflict(`${where}: initialDelay must be at most maxDelay (${maxDelay} ms), got ${initialDelay} ms`)
   }
   return {
     name: Check.text(where, "name", given.name ?? "retry"),

@@ -9,6 +9,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
 import * as Bulkhead from "./Bulkhead.ts"
 import type * as CircuitBreaker from "./CircuitBreaker.ts"
 import { BulkheadImpl } from "./internal/bulkhead.ts"
@@ -33,14 +34,14 @@ export interface GuardSnapshot {
 }
 
 /**
- * What guards the tools that have been called so far.
+ * What guards the tools that have been wrapped or called so far.
  *
  * @category services
  * @since 0.1.0
  */
 export class ToolGuards extends Context.Service<ToolGuards, {
   readonly snapshots: Effect.Effect<ReadonlyArray<GuardSnapshot>>
-  /** The circuit of a tool or dependency, to look at or to force. None before its first call. */
+  /** The circuit of a tool or dependency, to look at or to force. None before the tool is wrapped or called. */
   readonly circuitBreaker: (key: string) => Effect.Effect<Option.Option<CircuitBreaker.CircuitBreaker["Service"]>>
 }>()("effect-toolops/resilience/ToolGuards") {}
 
@@ -69,25 +70,26 @@ export class Guard implements Entry {
   }
 
   bulkheadOf(options: Bulkhead.Options, where: string): BulkheadImpl {
-    this.agree("bulkhead", options, where)
-    return this.bulkhead ??= new BulkheadImpl(
-      Bulkhead.resolve({ name: this.key, ...options }, where),
-      this.observer
-    )
+    const settings = Bulkhead.resolve({ name: this.key, ...options }, where)
+    this.agree("bulkhead", settings, where)
+    return this.bulkhead ??= new BulkheadImpl(settings, this.observer)
   }
 
   breakerOf(options: CircuitBreaker.Options, where: string): CircuitBreakerImpl {
-    this.agree("circuitBreaker", options, where)
-    return this.breaker ??= new CircuitBreakerImpl(
-      CircuitOptions.resolve({ name: this.key, ...options }, where, this.context),
-      this.observer
-    )
+    const settings = CircuitOptions.resolve({ name: this.key, ...options }, where, this.context)
+    // A `Schedule` may give other lengths each time that it is read.
+    const openings = Schedule.isSchedule(options.resetTimeout) ? options.resetTimeout : settings.openMillis
+    this.agree("circuitBreaker", { ...settings, openMillis: openings }, where)
+    return this.breaker ??= new CircuitBreakerImpl(settings, this.observer)
   }
 
   /** The budget for repetitions, unless nobody limits them. */
   budgetOf(option: RetryBudget.BudgetOption | undefined, where: string): RetryBudget.RetryBudgetImpl | undefined {
-    this.agree("retry.budget", option, where)
-    return this.budget ??= RetryBudget.fromOption(option, where)
+    const budget = RetryBudget.fromOption(option, where)
+    if (budget === undefined) return undefined
+    const { minPerSecond, share, sliceMillis } = budget
+    this.agree("budget", budget === option ? budget : { minPerSecond, share, sliceMillis }, where)
+    return this.budget ??= budget
   }
 
   snapshot(): Effect.Effect<GuardSnapshot> {
@@ -102,9 +104,9 @@ export class Guard implements Entry {
 
   // Tools that share a dependency share its parts, and a part has one set of options. Which tool is called first must not
   // decide whose.
-  private agree(part: string, options: unknown, where: string): void {
-    if (!this.wanted.has(part)) this.wanted.set(part, options)
-    else if (!Equal.equals(this.wanted.get(part), options)) {
+  private agree(part: string, settings: unknown, where: string): void {
+    if (!this.wanted.has(part)) this.wanted.set(part, settings)
+    else if (!Equal.equals(this.wanted.get(part), settings)) {
       throw new TypeError(`${where}: another tool of the dependency ${JSON.stringify(this.key)} sets other options`)
     }
   }
@@ -112,20 +114,48 @@ export class Guard implements Entry {
 
 /** @internal */
 export class Guards {
-  readonly registry: KeyedRegistry<Guard>
   readonly snapshots: Effect.Effect<ReadonlyArray<GuardSnapshot>>
+  private readonly registry: KeyedRegistry<Guard>
+  /** Those that found no place. They last as long as a tool that uses them. */
+  private readonly others = new Map<string, WeakRef<Guard>>()
+  private readonly collected = new FinalizationRegistry<string>((key) => {
+    if (this.others.get(key)?.deref() === undefined) this.others.delete(key)
+  })
 
   constructor(maxKeys: number, observer: ResilienceObserver | undefined, context: Context.Context<never>) {
-    this.registry = new KeyedRegistry(maxKeys, (key) => new Guard(key, observer, context))
-    this.snapshots = Effect.suspend(() => Effect.all(Array.from(this.registry.values(), (guard) => guard.snapshot())))
+    this.registry = new KeyedRegistry(maxKeys, (key) => this.takeOther(key) ?? new Guard(key, observer, context))
+    this.snapshots = Effect.suspend(() => Effect.all(Array.from(this.all(), (guard) => guard.snapshot())))
   }
 
-  /** The parts of `key`. Where there is no place for them they are the caller's alone, to be kept by it. */
+  /** The parts of `key`, made if need be. */
   get(key: string): Guard {
-    return this.registry.keep(key) ?? this.registry.make(key)
+    const kept = this.registry.keep(key)
+    if (kept !== undefined) return kept
+    const guard = this.registry.make(key)
+    this.others.set(key, new WeakRef(guard))
+    this.collected.register(guard, key)
+    return guard
+  }
+
+  peek(key: string): Guard | undefined {
+    return this.registry.peek(key) ?? this.others.get(key)?.deref()
   }
 
   circuitBreaker(key: string): Effect.Effect<Option.Option<CircuitBreaker.CircuitBreaker["Service"]>> {
-    return Effect.sync(() => Option.fromUndefinedOr(this.registry.peek(key)?.breaker))
+    return Effect.sync(() => Option.fromUndefinedOr(this.peek(key)?.breaker))
+  }
+
+  private *all(): Iterable<Guard> {
+    yield* this.registry.values()
+    for (const other of this.others.values()) {
+      const guard = other.deref()
+      if (guard !== undefined) yield guard
+    }
+  }
+
+  private takeOther(key: string): Guard | undefined {
+    const guard = this.others.get(key)?.deref()
+    this.others.delete(key)
+    return guard
   }
 }

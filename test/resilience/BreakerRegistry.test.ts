@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit } from "effect"
+import { Effect, Exit, Fiber } from "effect"
 import { BreakerRegistry } from "effect-toolops/resilience"
+import { TestClock } from "effect/testing"
 
 type Service = BreakerRegistry.BreakerRegistry["Service"]
 
@@ -35,6 +36,24 @@ describe("BreakerRegistry", () => {
       assert.isTrue(yield* isRefused(breakers, "open"))
     }))
 
+  it.effect("forgets none that is probing or forced: what it was told would be lost", () =>
+    Effect.gen(function*() {
+      for (const force of ["forceOpen", "disable", "metricsOnly"] as const) {
+        const breakers = yield* BreakerRegistry.make({ maxFailures: 1, maxKeys: 1 })
+        yield* (yield* breakers.get("kept"))[force]
+        yield* breakers.execute("other", Effect.void)
+        assert.deepStrictEqual(yield* keys(breakers), ["kept"])
+      }
+      const breakers = yield* BreakerRegistry.make({ maxFailures: 1, maxKeys: 1, resetTimeout: "1 second" })
+      yield* trip(breakers, "kept")
+      yield* TestClock.adjust("1 second")
+      const probe = yield* Effect.forkChild(breakers.execute("kept", Effect.never), { startImmediately: true })
+      assert.strictEqual((yield* breakers.snapshots)[0]!.status, "half-open")
+      yield* breakers.execute("other", Effect.void)
+      assert.deepStrictEqual(yield* keys(breakers), ["kept"])
+      yield* Fiber.interrupt(probe)
+    }))
+
   it.effect("finds place for one more wherever it looked last", () =>
     Effect.gen(function*() {
       const breakers = yield* BreakerRegistry.make({ maxKeys: 1 })
@@ -59,5 +78,6 @@ describe("BreakerRegistry", () => {
   it("throws on nonsense when it is made", () => {
     assert.throws(() => BreakerRegistry.make({ maxKeys: 0 }), /BreakerRegistry.make: maxKeys must be an integer >= 1/)
     assert.throws(() => BreakerRegistry.layer({ maxFailures: NaN }), /BreakerRegistry.layer: maxFailures must be/)
+    assert.throws(() => BreakerRegistry.make({ name: "n" } as {}), /unknown option "name"/)
   })
 })

@@ -3,9 +3,12 @@ import { type Context, Effect, Fiber, Layer, Metric } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
 import {
   CircuitBreaker,
+  Hedge,
   type ResilienceError,
   ResilienceMetrics,
-  ResilienceMiddleware
+  ResilienceMiddleware,
+  Retry,
+  Timeout
 } from "effect-toolops/resilience"
 import { TestClock } from "effect/testing"
 
@@ -63,6 +66,32 @@ describe("ResilienceMetrics", () => {
         "tool.circuit.transitions{github-api,half-open,closed}": 1
       })
     }).pipe(Effect.provide(Live)))
+
+  it.effect("tells what was tried again, started beside another, not done in time, and done too late", () =>
+    Effect.gen(function*() {
+      const retry = yield* Retry.make({ name: "a", maxAttempts: 3 })
+      const retried = yield* Effect.forkChild(Effect.exit(retry.execute(Effect.fail("down"))))
+      yield* TestClock.adjust("1 minute")
+      yield* Fiber.join(retried)
+      const hedge = yield* Hedge.make({ name: "b", delay: "1 second" })
+      const hedged = yield* Effect.forkChild(hedge.execute(Effect.sleep("10 seconds")))
+      yield* TestClock.adjust("1 minute")
+      yield* Fiber.join(hedged)
+      const timeout = yield* Timeout.make({ name: "c", timeout: "1 second" })
+      const late = yield* Effect.forkChild(
+        Effect.exit(timeout.execute(Effect.uninterruptible(Effect.sleep("10 seconds"))))
+      )
+      yield* TestClock.adjust("1 minute")
+      yield* Fiber.join(late)
+      assert.deepStrictEqual(yield* numbers, {
+        "tool.retry.attempts{a}": 2,
+        "tool.hedge.total{b}": 1,
+        "tool.timeout.total{c}": 1,
+        "tool.timeout.late{c}": 1
+      })
+    }).pipe(Effect.provide(
+      ResilienceMetrics.layer().pipe(Layer.provideMerge(Layer.succeed(Metric.MetricRegistry, new Map())))
+    )))
 
   it.effect("tells names beyond the bound together", () =>
     Effect.gen(function*() {

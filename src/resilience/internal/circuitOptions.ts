@@ -122,6 +122,12 @@ export const resolve = (
   const given = options ?? {}
   Check.known(where, given, Object.keys(optionNames))
   const halfOpenMaxRequests = Check.integer(where, "halfOpenMaxRequests", given.halfOpenMaxRequests ?? 1, 1)
+  const halfOpenSuccesses = Check.integer(where, "halfOpenSuccesses", given.halfOpenSuccesses ?? 1, 1)
+  if (halfOpenSuccesses > halfOpenMaxRequests) {
+    throw new Check.Conflict(
+      `${where}: halfOpenSuccesses must be at most halfOpenMaxRequests (${halfOpenMaxRequests}), got ${halfOpenSuccesses}`
+    )
+  }
   if (given.classify !== undefined && typeof given.classify !== "function") {
     throw new TypeError(`${where}: classify must be a function, got ${typeof given.classify}`)
   }
@@ -130,7 +136,7 @@ export const resolve = (
     emptyWindow: resolveWindow(given, where),
     openMillis: resolveOpenings(given, where, context),
     halfOpenMaxRequests,
-    halfOpenSuccesses: Check.integer(where, "halfOpenSuccesses", given.halfOpenSuccesses ?? 1, 1, halfOpenMaxRequests),
+    halfOpenSuccesses,
     probeLeaseMillis: Check.millis(where, "probeLease", given.probeLease ?? "30 seconds"),
     classify: given.classify ?? Classify.all,
     slowMillis: given.window?.slowCall === undefined
@@ -142,7 +148,7 @@ export const resolve = (
 const resolveWindow = (options: Options, where: string): Window => {
   const { maxFailures, window } = options
   if (window === undefined) return new ConsecutiveWindow(Check.integer(where, "maxFailures", maxFailures ?? 5, 1))
-  if (maxFailures !== undefined) throw new TypeError(`${where}: maxFailures and window cannot be used together`)
+  if (maxFailures !== undefined) throw new Check.Conflict(`${where}: maxFailures and window cannot be used together`)
   const shared = ["type", "failureRate", "minimumCalls", "slowCall"]
   if (window.type === "count") {
     Check.known(`${where}: window`, window, [...shared, "size"])
@@ -182,7 +188,7 @@ const resolveOpenings = (
   const resetTimeout = options.resetTimeout ?? "30 seconds"
   const isSchedule = Schedule.isSchedule(resetTimeout)
   if (!isSchedule && options.maxResetTimeout !== undefined) {
-    throw new TypeError(`${where}: maxResetTimeout needs a resetTimeout that is a Schedule`)
+    throw new Check.Conflict(`${where}: maxResetTimeout needs a resetTimeout that is a Schedule`)
   }
   if (!isSchedule) return [Check.millis(where, "resetTimeout", resetTimeout)]
   const longest = Check.millis(where, "maxResetTimeout", options.maxResetTimeout ?? "1 hour")

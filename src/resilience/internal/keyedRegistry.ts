@@ -2,7 +2,8 @@
  * Parts by key, a bounded number of them.
  *
  * When the registry is full, one that is idle and has not been used for a while makes place. Those that are not idle stay:
- * an open circuit that was forgotten would be a closed one.
+ * an open circuit that was forgotten would be a closed one. A look for one to forget is short, and the next goes on where it
+ * stopped: keys may come from callers, who must not make a full registry dear.
  *
  * @since 0.1.0
  */
@@ -16,6 +17,8 @@ export interface Entry {
   isForgotten: boolean
   readonly isIdle: () => boolean
 }
+
+const stepsPerLook = 64
 
 /** @internal */
 export class KeyedRegistry<E extends Entry> {
@@ -37,7 +40,7 @@ export class KeyedRegistry<E extends Entry> {
     return this.entries.get(key)
   }
 
-  /** The entry of `key`, made if need be. None where the registry is full of others that are not idle. */
+  /** The entry of `key`, made if need be. None where the registry is full and no other was found that is idle. */
   keep(key: string): E | undefined {
     const known = this.entries.get(key)
     if (known !== undefined) return known
@@ -48,9 +51,9 @@ export class KeyedRegistry<E extends Entry> {
   }
 
   // A hand goes round the entries. It clears the mark of those that were used since it last came by and takes the first
-  // that is idle and unmarked, so twice round is enough.
+  // that is idle and unmarked, so twice round is always enough.
   private forgetOne(): boolean {
-    for (let left = 2 * this.entries.size; left > 0;) {
+    for (let left = Math.min(stepsPerLook, 2 * this.entries.size); left > 0;) {
       const step = this.hand.next()
       if (step.done === true) {
         this.hand = this.entries.values()
