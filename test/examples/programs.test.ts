@@ -46,6 +46,14 @@ const programs: ReadonlyArray<readonly [file: string, shown: ReadonlyArray<RegEx
       /^FORGOTTEN is an error: .*no secret no-such-secret/m,
       /^BROKEN is an error: /m
     ]
+  ],
+  [
+    "secret-rotation.ts",
+    [
+      /^pool 5 opens\npool 12 opens\na new call has rows from pool 12$/m,
+      /^the call in flight had rows from pool 5$/m,
+      /^pool 5 closes$/m
+    ]
   ]
 ]
 
