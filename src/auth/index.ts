@@ -1,5 +1,6 @@
 export * as ApiKey from "./ApiKey.ts"
 export * as AuditError from "./AuditError.ts"
+export * as AuditFormat from "./AuditFormat.ts"
 export * as AuditLog from "./AuditLog.ts"
 export * as AuditRecord from "./AuditRecord.ts"
 export * as Authenticator from "./Authenticator.ts"

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Console, Effect, Layer, Redacted, Schema } from "effect"
+import { Console, Effect, Redacted, Schema } from "effect"
 import { ToolMeta } from "effect-toolops"
 import { AuditLog, AuditRecord, Identity } from "effect-toolops/auth"
 import { Redaction } from "effect-toolops/observe"
