@@ -40,7 +40,8 @@ export class ResilienceMiddleware
 {}
 
 /**
- * How tools are guarded.
+ * How tools are guarded. What a rule holds must make sense by itself; what does not go together, or is missing, is found
+ * where a tool is wrapped or first called, since it may come from several rules.
  *
  * - `defaults`: what goes for every tool. Where it is silent: a breaker that opens for 30 seconds after 5 failures, 3
  *   attempts, 30 seconds for each, 10 calls at once and none waiting.
