@@ -30,15 +30,16 @@ export const pipeline = (stages: {
 
 /** Serves registrations over HTTP on a free port and gives the address of the endpoint. */
 export const serve = (
-  registrations: Layer.Layer<never, never, McpServer.McpServer>
+  registrations: Layer.Layer<never, never, McpServer.McpServer>,
+  around: <A, E, R>(server: Layer.Layer<A, E, R>) => Layer.Layer<A, E, R | HttpRouter.HttpRouter> = (server) => server
 ): Effect.Effect<string, never, Scope.Scope> => {
   const app = McpServer.layerHttp({
     name: "test",
     version: "0.0.0",
     path: "/mcp",
-    protocols: [McpProtocol.v2026_07_28, McpProtocol.v2025_11_25],
+    protocols: [McpProtocol.v2026_07_28, McpProtocol.v2025_11_25, McpProtocol.v2025_03_26],
     registrations
-  })
+  }).pipe(around)
   const listening = HttpRouter.serve(app, { disableLogger: true, disableListenLog: true }).pipe(
     Layer.provideMerge(NodeHttpServer.layer(() => createServer(), { port: 0, host: "127.0.0.1" })),
     Layer.orDie
@@ -88,30 +89,48 @@ export interface Raw {
   readonly body: string
 }
 
-/** Speaks JSON-RPC to an endpoint by hand, with the same id in every request. */
+/** A client that knows nothing but how to write a request. */
+export interface Speaker {
+  (
+    method: string,
+    params: Record<string, unknown>,
+    headers?: Record<string, string | undefined>
+  ): Effect.Effect<Raw>
+  readonly batch: (
+    requests: ReadonlyArray<{ readonly method: string; readonly params: Record<string, unknown> }>
+  ) => Effect.Effect<Raw>
+}
+
+/** Speaks JSON-RPC to an endpoint by hand, with the same id in every request that is not part of a batch. */
 export const rpc = (
   url: string,
   revision: "2026-07-28" | "2025-11-25" | "2025-03-26",
   headers: Record<string, string> = {}
-): Effect.Effect<(method: string, params: Record<string, unknown>) => Effect.Effect<Raw>> => {
-  const post = (body: unknown, more: Record<string, string>): Effect.Effect<Raw> =>
+): Effect.Effect<Speaker> => {
+  const post = (body: unknown, more: Record<string, string | undefined>): Effect.Effect<Raw> =>
     Effect.promise(async () => {
+      const sent = {
+        "content-type": "application/json",
+        accept: "application/json, text/event-stream",
+        ...headers,
+        ...more
+      }
       const response = await fetch(url, {
         method: "POST",
-        headers: {
-          "content-type": "application/json",
-          accept: "application/json, text/event-stream",
-          ...headers,
-          ...more
-        },
+        headers: Object.entries(sent).filter((entry): entry is [string, string] => entry[1] !== undefined),
         body: JSON.stringify(body)
       })
       const seen = Object.fromEntries([...response.headers].filter(([name]) => name !== "date"))
       return { status: response.status, headers: seen, body: await response.text() }
     })
   const clientInfo = { name: "by-hand", version: "0.0.0" }
+  const speaker = (speak: (...args: Parameters<Speaker>) => Effect.Effect<Raw>, more: Record<string, string>) =>
+    Object.assign(speak, {
+      batch: (requests: Parameters<Speaker["batch"]>[0]) =>
+        post(requests.map((request, index) => ({ jsonrpc: "2.0", id: index + 1, ...request })), more)
+    })
   if (revision === "2026-07-28") {
-    return Effect.succeed((method, params) =>
+    return Effect.succeed(speaker((method, params, more) =>
       post({
         jsonrpc: "2.0",
         id: 1,
@@ -128,9 +147,9 @@ export const rpc = (
       }, {
         "mcp-protocol-version": revision,
         "mcp-method": method,
-        ...(typeof params["name"] === "string" ? { "mcp-name": params["name"] } : {})
-      })
-    )
+        ...(typeof params["name"] === "string" ? { "mcp-name": params["name"] } : {}),
+        ...more
+      }), { "mcp-protocol-version": revision }))
   }
   return Effect.map(
     post({
@@ -141,7 +160,10 @@ export const rpc = (
     }, {}),
     (hello) => {
       const session = { "mcp-session-id": hello.headers["mcp-session-id"] ?? "", "mcp-protocol-version": revision }
-      return (method, params) => post({ jsonrpc: "2.0", id: 1, method, params }, session)
+      return speaker(
+        (method, params, more) => post({ jsonrpc: "2.0", id: 1, method, params }, { ...session, ...more }),
+        session
+      )
     }
   )
 }

@@ -85,7 +85,7 @@ export const stdio = (options: StdioOptions): Middleware => {
  * import { Config } from "effect"
  * import { McpOps } from "effect-toolops/ai"
  *
- * const caller = McpOps.stdioConfig({ credentials: { "x-api-key": Config.redacted("TOOLS_API_KEY") } })
+ * const caller = McpOps.stdioConfig({ credentials: { "x-api-key": Config.Redacted("TOOLS_API_KEY") } })
  * ```
  *
  * @category middleware
