@@ -2,6 +2,7 @@ import { NodeRedis } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Logger, Stream } from "effect"
 import { CircuitBreaker } from "effect-toolops/resilience"
+import { Redis } from "effect/persistence"
 import { inject } from "vitest"
 import { type RedisServer, redisServer } from "../limit/redisServer.ts"
 
@@ -198,6 +199,37 @@ describe.skipIf(!inject("redis").canStart)("CircuitBreaker.layerShared", () => {
       yield* one.execute(Effect.void)
     }))
 
+  it.live("resets in bounded time while Redis does not answer", () =>
+    Effect.gen(function*() {
+      const server = yield* redisServer
+      const breaker = yield* process(server, { commandTimeout: "50 millis" })
+      yield* breaker.execute(Effect.void)
+      yield* pause(server)
+      const start = performance.now()
+      for (let i = 0; i < 20; i++) yield* breaker.reset
+      // One after the other they would take a second: Redis is left alone after a few.
+      assert.isBelow(performance.now() - start, 800)
+    }))
+
+  it.live("tells how long the lease of another's probe still runs", () =>
+    Effect.gen(function*() {
+      const server = yield* redisServer
+      const options = { maxFailures: 1, resetTimeout: "20 millis", probeLease: "1 minute" } as const
+      const one = yield* process(server, options)
+      const two = yield* process(server, options)
+      yield* trip(one)
+      yield* Effect.sleep(30)
+      const probe = yield* Effect.forkChild(one.execute(Effect.never))
+      yield* Effect.sleep(500)
+      const retryAfter = (yield* Effect.flip(two.execute(Effect.void))).retryAfter!
+      for (const millis of [retryAfter, (yield* two.snapshot).retryAfter].map(Duration.toMillis)) {
+        assert.isTrue(millis > 50_000 && millis <= 59_600, `retry after ${millis} ms`)
+      }
+      yield* Fiber.interrupt(probe)
+      const { retryAfter: free, status } = yield* two.snapshot
+      assert.deepStrictEqual([status, Duration.toMillis(free)], ["half-open", 0])
+    }))
+
   it("throws on nonsense, and on what cannot be shared", () => {
     const nonsense: ReadonlyArray<readonly [object, RegExp]> = [
       [{ name: "" }, /layerShared: name must be a string that is not empty/],
@@ -206,10 +238,60 @@ describe.skipIf(!inject("redis").canStart)("CircuitBreaker.layerShared", () => {
       [{ halfOpenMaxRequests: 2 }, /unknown option "halfOpenMaxRequests"/],
       [{ window: { type: "time", duration: 1000 } }, /window must be a count window without slowCall/],
       [{ window: { type: "count", size: 1, slowCall: { duration: 1, rate: 1 } } }, /without slowCall/],
+      [{ name: undefined }, /layerShared: name is missing: it names the circuit in Redis/],
+      [{ maxCommands: 0 }, /layerShared: maxCommands must be an integer >= 1/],
       [{ onStoreError: "open" }, /onStoreError must be one of local, refuse/]
     ]
     for (const [options, message] of nonsense) {
       assert.throws(() => CircuitBreaker.layerShared({ name: "n", ...options }), message)
     }
   })
+})
+
+/** A Redis that takes commands and says what came to it, and answers none but the loading of scripts. */
+const silentRedis = Effect.gen(function*() {
+  const sent: Array<string> = []
+  const service = yield* Redis.make({
+    send: <A>(command: string) =>
+      Effect.suspend((): Effect.Effect<A> => {
+        sent.push(command)
+        // The answer to this one command is a string.
+        return command === "SCRIPT" ? Effect.succeed("sha" as A) : Effect.never
+      }),
+    subscribe: () => Effect.never,
+    connect: Effect.never
+  })
+  return { sent, layer: Layer.succeed(Redis.Redis, service) }
+})
+
+describe("CircuitBreaker.layerShared on a Redis that never answers", () => {
+  const manyCalls = (options: Partial<CircuitBreaker.SharedOptions>) =>
+    Effect.gen(function*() {
+      const redis = yield* silentRedis
+      const context = yield* Layer.build(Layer.provide(
+        CircuitBreaker.layerShared({ name: "github", commandTimeout: "100 millis", ...options }),
+        redis.layer
+      ))
+      const breaker = Context.get(context, CircuitBreaker.CircuitBreaker)
+      const exits = yield* Effect.forEach(
+        Array.from({ length: 5000 }),
+        () => Effect.exit(breaker.execute(Effect.void)),
+        { concurrency: "unbounded" }
+      )
+      return { sent: redis.sent.filter((command) => command === "EVALSHA").length, ran: exits.filter(Exit.isSuccess) }
+    })
+
+  it.live("has no more calls wait for it than it was told, and the others go by the local circuit", () =>
+    Effect.gen(function*() {
+      const { ran, sent } = yield* manyCalls({ maxCommands: 20 })
+      assert.strictEqual(sent, 20)
+      assert.lengthOf(ran, 5000)
+    }))
+
+  it.live("has at most 1,000 calls wait for it where it was told nothing, and refuses the others where it was told to", () =>
+    Effect.gen(function*() {
+      const { ran, sent } = yield* manyCalls({ onStoreError: "refuse" })
+      assert.strictEqual(sent, 1000)
+      assert.lengthOf(ran, 0)
+    }))
 })
