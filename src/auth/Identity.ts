@@ -81,6 +81,9 @@ export const make = (options: Options): Identity => {
   })
 }
 
+/** @internal The same of parts that are checked and frozen through and through. Only for our own authenticators. */
+export const fromFrozen = (identity: Identity): Identity => Object.freeze(identity)
+
 /**
  * The caller without a credential: no tenant, no roles, no scopes, method `anonymous`.
  *

@@ -29,7 +29,7 @@ import type { Answer } from "./internal/findCaller.ts"
 import { toIdentity } from "./internal/jwtClaims.ts"
 import * as JwtKey from "./internal/jwtKey.ts"
 import { checkKeys, checkRules, type Rules, verifyNames } from "./internal/jwtOptions.ts"
-import { isCanonicalBase64Url, isObject, parseStrictBytes } from "./internal/strictJson.ts"
+import { headerPart, isObject, parseStrictBytes } from "./internal/strictJson.ts"
 import * as Jwks from "./Jwks.ts"
 
 /**
@@ -151,38 +151,24 @@ const fromSource = (source: JwtKey.KeySource, rules: Rules): Authenticator.Servi
     return header
   }
 
-  // The claims are read while another thread verifies the signature, and believed only when it has.
-  const readAndVerify = (
-    token: string,
-    payload: string,
-    { algorithm, only }: Header,
-    key: JwtKey.VerificationKey,
-    now: number
-  ): Promise<Identity.Identity | AuthError.AuthError> => {
-    const verified = Jose.compactVerify(token, key.ready.get(algorithm)!, only)
-    const claimed = toIdentity(parseStrictBytes(Jose.base64url.decode(payload)), rules, now)
-    return verified.then(() => claimed)
-  }
-
   const verify = (
     token: string,
     hash: string,
     fiber: Running
   ): Effect.Effect<Option.Option<Identity.Identity>, AuthError.AuthError> => {
-    const parts = token.split(".", 4)
-    if (parts.length !== 3 || !parts.every(isCanonicalBase64Url)) {
-      return Effect.fail(AuthError.refused("TokenMalformed"))
-    }
-    const header = headerOf(parts[0]!)
+    const part = headerPart(token)
+    if (part === undefined) return Effect.fail(AuthError.refused("TokenMalformed"))
+    const header = headerOf(part)
     if (header instanceof AuthError.AuthError) return Effect.fail(header)
     return Effect.flatMapEager(source.find(header.algorithm, header.kid), (key) =>
       Effect.flatMap(
         Effect.tryPromise({
-          try: () => readAndVerify(token, parts[1]!, header, key, wallClock(fiber)),
+          try: () => Jose.compactVerify(token, key.ready.get(header.algorithm)!, header.only),
           catch: (error) =>
             AuthError.refused(error instanceof Jose.errors.JOSEError ? "InvalidCredentials" : "AuthUnavailable")
         }),
-        (identity) => {
+        ({ payload }) => {
+          const identity = toIdentity(parseStrictBytes(payload), rules, wallClock(fiber))
           if (identity instanceof AuthError.AuthError) return Effect.fail(identity)
           const answer = Option.some(identity)
           cache?.set(hash, {

@@ -32,7 +32,7 @@ import * as Identity from "./Identity.ts"
 import { ambiguous, authorization, rawAuthorization } from "./internal/credentials.ts"
 import type { Answer } from "./internal/findCaller.ts"
 import { at, claimPath, isFor, isName, millisOf, scopesOf, strings } from "./internal/jwtClaims.ts"
-import { freezeDeep, isObject, parseStrictBytes } from "./internal/strictJson.ts"
+import { isObject, parseStrictBytes } from "./internal/strictJson.ts"
 
 /**
  * Whom to ask and what to make of the answer.
@@ -186,7 +186,7 @@ const toIdentity = (answer: unknown, settings: Settings, now: number): Identity.
     roles,
     scopes,
     method: "introspection",
-    claims: freezeDeep(answer),
+    claims: answer,
     expiresAt: expiresAt === undefined ? undefined : DateTime.makeUnsafe(Math.min(Math.floor(expiresAt), 8.64e15)),
     issuedAt: iat === undefined ? undefined : DateTime.makeUnsafe(Math.floor(millisOf(iat)!))
   })

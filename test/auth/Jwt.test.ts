@@ -91,7 +91,12 @@ describe("Jwt", () => {
         assert.strictEqual(identity.claims.jti, "1")
         assert.strictEqual(DateTime.toEpochMillis(identity.expiresAt!), 330_000)
         assert.strictEqual(DateTime.toEpochMillis(identity.issuedAt!), 0)
-        assert.isTrue(Object.isFrozen(identity.claims.realm_access))
+        for (const part of [identity, identity.roles, identity.scopes, identity.claims, identity.claims.realm_access]) {
+          assert.isTrue(Object.isFrozen(part))
+        }
+        const bare = Option.getOrThrow(yield* authenticator.authenticate(bearer(good())))
+        assert.deepStrictEqual([bare.roles, bare.scopes], [[], []])
+        assert.isTrue(Object.isFrozen(bare.roles) && Object.isFrozen(bare.scopes))
       }))
 
     it.effect("may have a list of audiences, a scope list in scp, an at+jwt type, and no roles", () =>
@@ -105,7 +110,16 @@ describe("Jwt", () => {
         "no iat": token({ header, payload: { ...claims, iat: undefined } }),
         "unknown members": token({ header: { ...header, x: { y: [1] } }, payload: { ...claims, z: { z: { z: 1 } } } }),
         "the same name at two levels": withClaims({ a: { sub: "eve" }, b: [{ sub: "x" }, { sub: "y" }] }),
-        "text that looks like members": withClaims({ a: "\"sub\":\"eve\",\\\"{[" })
+        "text that looks like members": withClaims({ a: "\"sub\":\"eve\",\\\"{[" }),
+        "text that ends in a backslash": withClaims({ "a\\": "\\", "b\\\"": "\":", "": "\\\\" }),
+        "white space before a colon": token({
+          header,
+          payload: `{"a" \t\r\n: { } , "b" : [ "c" , "d" ] ,${json.slice(1)}`
+        }),
+        "members with the names of others' methods": token({
+          header,
+          payload: `{"__proto__":{"sub":"eve"},"constructor":1,"1":2,"0":3,${json.slice(1)}`
+        })
       }, "ada"))
 
     for (
@@ -189,6 +203,12 @@ describe("Jwt", () => {
         "payload": token({ header, payload: `{"sub":"eve",${json.slice(1)}` }),
         "payload, escaped": token({ header, payload: `{"s\\u0075b":"eve",${json.slice(1)}` }),
         "nested": token({ header, payload: `{"a":{"b":[{"c":1,"c":2}]},${json.slice(1)}` }),
+        "the same value twice": token({ header, payload: `{"sub":"ada",${json.slice(1)}` }),
+        "white space before the colon": token({ header, payload: `{"sub" \n:"eve",${json.slice(1)}` }),
+        "a whole object that is dropped": token({ header, payload: `{"a":{"b":1,"c":{"d":2}},"a":1,${json.slice(1)}` }),
+        "behind a backslash": token({ header, payload: `{"a":"\\\\","a":"\\"",${json.slice(1)}` }),
+        "the prototype": token({ header, payload: `{"__proto__":1,"__proto__":2,${json.slice(1)}` }),
+        "numbers for names": token({ header, payload: `{"1":1,"1":2,${json.slice(1)}` }),
         "header": token({ header: "{\"alg\":\"none\",\"alg\":\"HS256\"}", payload: claims }),
         "header, nested": token({ header: "{\"alg\":\"HS256\",\"x\":{\"y\":1,\"y\":1}}", payload: claims })
       }, "TokenMalformed"))

@@ -7,62 +7,50 @@ export const invalid: unique symbol = Symbol("effect-toolops/auth/invalid")
 const maxDepth = 32
 
 const quote = 34
-const comma = 44
+const colon = 58
 const backslash = 92
 
-const endOfString = (text: string, start: number): number => {
-  let end = start + 1
-  while (text.charCodeAt(end) !== quote) end += text.charCodeAt(end) === backslash ? 2 : 1
-  return end
+const isEscaped = (text: string, at: number): boolean => {
+  let start = at
+  while (text.charCodeAt(start - 1) === backslash) start--
+  return (at - start) % 2 === 1
 }
 
-// Walks over a text that is known to be JSON.
-const isUnambiguous = (text: string): boolean => {
-  const open: Array<Set<string> | undefined> = []
-  let nameIsNext = false
-  for (let i = 0; i < text.length; i++) {
-    switch (text.charCodeAt(i)) {
-      case quote: {
-        const end = endOfString(text, i)
-        const names = nameIsNext ? open.at(-1) : undefined
-        if (names !== undefined) {
-          const raw = text.slice(i, end + 1)
-          const name = raw.includes("\\") ? JSON.parse(raw) as string : raw.slice(1, -1)
-          if (names.has(name)) return false
-          names.add(name)
-        }
-        nameIsNext = false
-        i = end
-        break
-      }
-      case 123: // {
-        open.push(new Set())
-        nameIsNext = true
-        break
-      case 91: // [
-        open.push(undefined)
-        nameIsNext = false
-        break
-      case 125: // }
-      case 93: // ]
-        open.pop()
-        nameIsNext = false
-        break
-      case comma:
-        nameIsNext = open.at(-1) !== undefined
-        break
-      default:
-    }
-    if (open.length > maxDepth) return false
+// How many names of members a text has, which is known to be JSON: one for each colon behind a string.
+const countNames = (text: string): number => {
+  let names = 0
+  let start = text.indexOf("\"")
+  while (start !== -1) {
+    let end = text.indexOf("\"", start + 1)
+    while (isEscaped(text, end)) end = text.indexOf("\"", end + 1)
+    let next = end + 1
+    while (text.charCodeAt(next) <= 32) next++
+    if (text.charCodeAt(next) === colon) names++
+    start = text.charCodeAt(next) === quote ? next : text.indexOf("\"", next)
   }
-  return true
+  return names
 }
 
-/** The value of a JSON text, or `invalid`. */
+// Freezes a value through and through and says how many members its objects have; `NaN` when it is nested too deeply.
+const freezeAndCount = (value: object, depth: number): number => {
+  if (depth > maxDepth) return NaN
+  const members = Array.isArray(value) ? value as ReadonlyArray<unknown> : Object.values(value)
+  let count = members === value ? 0 : members.length
+  for (let i = 0; i < members.length; i++) {
+    const member = members[i]
+    if (typeof member === "object" && member !== null) count += freezeAndCount(member, depth + 1)
+  }
+  Object.freeze(value)
+  return count
+}
+
+/** The value of a JSON text, frozen, or `invalid`. */
 export const parseStrict = (text: string): unknown => {
   try {
     const value: unknown = JSON.parse(text)
-    return isUnambiguous(text) ? value : invalid
+    if (typeof value !== "object" || value === null) return value
+    // `JSON.parse` drops all but the last of members with one name, and then there are fewer than were written.
+    return freezeAndCount(value, 1) === countNames(text) ? value : invalid
   } catch {
     return invalid
   }
@@ -83,22 +71,26 @@ export const parseStrictBytes = (bytes: Uint8Array): unknown => {
 export const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
 
-/** Freezes a JSON value through and through. */
-export const freezeDeep = <A>(value: A): A => {
-  if (typeof value === "object" && value !== null) {
-    for (const member of Object.values(value)) freezeDeep(member)
-    Object.freeze(value)
-  }
-  return value
-}
-
 // Of the last character, how many bits are not part of any byte, by the length of the text modulo 4.
 const spareBits = [0, -1, 4, 2]
 const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
-/** Says whether a text is base64url without padding, in the one spelling of its bytes (RFC 4648, 3.5). */
-export const isCanonicalBase64Url = (text: string): boolean => {
+const isLastCanonical = (text: string): boolean => {
   const spare = spareBits[text.length % 4]!
-  if (spare === -1 || !/^[A-Za-z0-9_-]+$/.test(text)) return false
-  return (alphabet.indexOf(text[text.length - 1]!) & ((1 << spare) - 1)) === 0
+  return spare !== -1 && (alphabet.indexOf(text[text.length - 1]!) & ((1 << spare) - 1)) === 0
+}
+
+/** Says whether a text is base64url without padding, in the one spelling of its bytes (RFC 4648, 3.5). */
+export const isCanonicalBase64Url = (text: string): boolean => /^[A-Za-z0-9_-]+$/.test(text) && isLastCanonical(text)
+
+/** The header of a token in compact form: three parts, each in the one spelling of its bytes. `undefined` for others. */
+export const headerPart = (token: string): string | undefined => {
+  if (!/^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$/.test(token)) return undefined
+  const first = token.indexOf(".")
+  const second = token.indexOf(".", first + 1)
+  const header = token.slice(0, first)
+  return isLastCanonical(header) && isLastCanonical(token.slice(first + 1, second)) &&
+      isLastCanonical(token.slice(second + 1))
+    ? header
+    : undefined
 }
