@@ -17,7 +17,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
-import { Frame, isCounted, isRepetition, outermostBudget } from "./internal/frame.ts"
+import { Frame, isCounted, isInterruptible, isRepetition, outermostBudget, unstoppable } from "./internal/frame.ts"
 import type { Internals } from "./internal/retry.ts"
 import { CurrentSlot, lingering } from "./internal/slot.ts"
 import { CurrentResilienceObserver, type ResilienceObserver } from "./ResilienceObserver.ts"
@@ -155,6 +155,8 @@ class Execution<A, E, R> extends Frame {
     if (fiber.pollUnsafe() === undefined) this.running.add(fiber)
     fiber.addObserver((exit) => {
       this.running.delete(fiber)
+      // The first execution's frame is that of the call, and over with the call.
+      if (frame !== this) frame.isOver = true
       this.ended(exit)
     })
   }
@@ -185,7 +187,9 @@ class Execution<A, E, R> extends Frame {
   abandon(): Effect.Effect<void> {
     this.isOver = true
     this.timer?.interruptUnsafe()
-    return Fiber.interruptAll(Array.from(this.running))
+    const running = Array.from(this.running)
+    if (!running.every(isInterruptible)) unstoppable(this.parent)
+    return Fiber.interruptAll(running)
   }
 }
 

@@ -129,6 +129,27 @@ describe("Hedge", () => {
       assert.strictEqual(yield* Fiber.join(retried), 2)
     }))
 
+  it.effect("retries again in a fiber that was detached from an execution which has ended", () =>
+    Effect.gen(function*() {
+      const hedge = yield* Hedge.make({ delay: "1 second" })
+      const retry = yield* Retry.make({ initialDelay: "1 millis", budget: false })
+      for (const hedges of [0, 1]) {
+        let attempts = 0
+        const work = Effect.suspend(() => {
+          attempts += 1
+          return Effect.fail("no")
+        })
+        const detaching = Effect.forkDetach(Effect.andThen(Effect.sleep("1 hour"), Effect.exit(retry.execute(work))))
+        const { effect } = hedges === 0 ? executions(detaching) : executions(Effect.never, detaching)
+        const call = yield* Effect.forkChild(hedge.execute(effect))
+        yield* TestClock.adjust("1 second")
+        const detached = yield* Fiber.join(call)
+        yield* TestClock.adjust("2 hours")
+        yield* Fiber.join(detached)
+        assert.strictEqual(attempts, 3)
+      }
+    }))
+
   it.effect("keeps the bulkhead's slot for a loser that cannot be interrupted, and does not wait for it", () =>
     Effect.gen(function*() {
       const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1 })
@@ -233,7 +254,7 @@ describe("Hedge", () => {
         return "nothing was thrown"
       }
       assert.strictEqual(message({ delay: 0 }), "Hedge.make: delay must be a duration > 0 and finite, got 0 ms")
-      assert.strictEqual(message({}), "Hedge.make: delay must be a duration > 0 and finite, got undefined")
+      assert.strictEqual(message({}), "Hedge.make: delay must be given")
       assert.strictEqual(message({ delay: 5, maxHedges: 0 }), "Hedge.make: maxHedges must be an integer >= 1, got 0")
       assert.strictEqual(
         message({ delay: 5, maxHedges: 1.5 }),

@@ -10,11 +10,20 @@ import {
   Exit,
   Fiber,
   Layer,
+  Option,
   Scheduler,
   Schema
 } from "effect"
 import { type CallRecord, ToolMeta, type ToolMiddleware, ToolPipeline } from "effect-toolops"
-import { Bulkhead, Deadline, ResilienceError, ResilienceMiddleware, Timeout } from "effect-toolops/resilience"
+import {
+  Bulkhead,
+  Deadline,
+  Executor,
+  Hedge,
+  ResilienceError,
+  ResilienceMiddleware,
+  Timeout
+} from "effect-toolops/resilience"
 import { TestClock } from "effect/testing"
 import { AsyncLocalStorage } from "node:async_hooks"
 import { execFile } from "node:child_process"
@@ -296,6 +305,84 @@ describe("Timeout", () => {
         yield* TestClock.adjust("9 seconds")
         assert.isTrue(state.ended)
         assert.deepStrictEqual(yield* timeout.snapshot, { timedOut: 1, running: 0, late: 1 })
+      }))
+
+    it.effect("is answered at the deadline and counted however many timeouts and tools are around it", () =>
+      Effect.gen(function*() {
+        const long = { timeout: "1 hour", grace: "10 seconds" } as const
+        const inner = yield* Timeout.make(long)
+        const executor = yield* Executor.make({ bulkhead: {}, circuitBreaker: {}, retry: {}, timeout: long })
+        const hedge = yield* Hedge.make({ delay: "300 millis" })
+        const ways: Record<string, <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, unknown>> = {
+          "an attempt": (effect) => inner.execute(effect),
+          "an attempt in an attempt": (effect) => inner.execute(inner.execute(effect)),
+          "a tool": (effect) => executor.execute(effect),
+          "a tool in a tool": (effect) => executor.execute(executor.execute(effect)),
+          "a hedge": (effect) => hedge.execute(effect),
+          "a tool's later attempt": (effect) => {
+            let attempts = 0
+            return executor.execute(Effect.suspend(() => ++attempts === 1 ? Effect.fail("no") : effect))
+          },
+          "tools in parallel": (effect) =>
+            Effect.all([executor.execute(effect), inner.execute(Effect.never)], { concurrency: 2 }),
+          "an attempt that cleans up besides": (effect) =>
+            Effect.ensuring(inner.execute(effect), Effect.sleep("10 minutes"))
+        }
+        for (const isTotal of [false, true]) {
+          for (const [name, within] of Object.entries(ways)) {
+            for (const ops of [2048, 16]) {
+              const where = `${name}, ${isTotal ? "total" : "attempt"}, ${ops} operations`
+              const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1 })
+              const timeout = yield* Timeout.make({ timeout: "1 second", total: "1 second", grace: "10 seconds" })
+              const limited = <A, E>(effect: Effect.Effect<A, E>) =>
+                isTotal ? timeout.executeTotal(effect) : timeout.execute(effect)
+              const { work } = stubborn("1 minute")
+              const fiber = yield* bulkhead.execute(limited(within(work))).pipe(
+                Effect.flip,
+                Effect.provideService(Scheduler.MaxOpsBeforeYield, ops),
+                Effect.forkChild
+              )
+              for (let half = 0; half < 2; half++) {
+                yield* TestClock.adjust("500 millis")
+                // A fiber that yields after every few steps needs its turns.
+                for (let i = 0; i < 50; i++) yield* Effect.yieldNow
+              }
+              assert.isTrue(isTimedOut(Option.getOrUndefined(Exit.getSuccess(fiber.pollUnsafe() ?? Exit.void))), name)
+              assert.deepStrictEqual(yield* timeout.snapshot, { timedOut: 1, running: 1, late: 0 }, where)
+              assert.strictEqual((yield* bulkhead.snapshot).active, 1, where)
+              yield* TestClock.adjust("1 hour")
+              assert.deepStrictEqual(yield* timeout.snapshot, { timedOut: 1, running: 0, late: 1 }, where)
+              assert.strictEqual((yield* bulkhead.snapshot).active, 0, where)
+            }
+          }
+        }
+        assert.deepStrictEqual(yield* inner.snapshot, { timedOut: 0, running: 0, late: 0 })
+      }))
+
+    it.effect("has its grace time when it is another timeout's work that cleans up", () =>
+      Effect.gen(function*() {
+        // Interrupted by the one, and within the grace time of the other.
+        for (const timeout of ["1 hour", "900 millis"] as const) {
+          const inner = yield* Timeout.make({ timeout, grace: "1 minute" })
+          const outer = yield* Timeout.make({ timeout: "1 second", grace: "500 millis" })
+          const cleaningUpFor = (duration: Duration.Input) =>
+            Effect.forkChild(Effect.flip(outer.execute(inner.execute(
+              Effect.onInterrupt(Effect.never, () => Effect.sleep(duration))
+            ))))
+          const quick = yield* cleaningUpFor("400 millis")
+          yield* TestClock.adjust("1299 millis")
+          assert.isUndefined(quick.pollUnsafe())
+          yield* TestClock.adjust("101 millis")
+          assert.isTrue(isTimedOut(yield* Fiber.join(quick)))
+          assert.deepStrictEqual(yield* outer.snapshot, { timedOut: 1, running: 0, late: 0 })
+          const slow = yield* cleaningUpFor("1 minute")
+          yield* TestClock.adjust("1499 millis")
+          assert.isUndefined(slow.pollUnsafe())
+          yield* TestClock.adjust("1 millis")
+          assert.isTrue(isTimedOut(yield* Fiber.join(slow)))
+          yield* TestClock.adjust("1 hour")
+          assert.deepStrictEqual(yield* outer.snapshot, { timedOut: 2, running: 0, late: 1 })
+        }
       }))
 
     it.effect("is waited for while it cleans up, up to the grace time", () =>

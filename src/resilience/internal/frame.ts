@@ -35,7 +35,28 @@ export class Frame implements Slot {
       this.lingering -= 1
     })
   }
+
+  /** Told while what runs here is being stopped: something in it cannot be. */
+  cannotStop(): void {}
 }
+
+/** @internal Tells everything around the slot that work in it was to be stopped and cannot be. */
+export const unstoppable = (innermost: Slot | undefined): void => {
+  for (let slot = innermost; slot !== undefined; slot = slot.parent) {
+    if (slot instanceof Frame) slot.cannotStop()
+  }
+}
+
+/**
+ * Says whether an interruption would reach the fiber now.
+ *
+ * Not part of `Fiber`'s published type. Where a later version lacks it, work that does not stop at once is not waited for,
+ * so nobody waits for ever.
+ *
+ * @internal
+ */
+export const isInterruptible = (fiber: Fiber.Fiber<unknown, unknown>): boolean =>
+  (fiber as { readonly interruptible?: boolean }).interruptible === true
 
 /** @internal Says whether the slot is inside a repetition. */
 export const isRepetition = (innermost: Slot | undefined): boolean => {

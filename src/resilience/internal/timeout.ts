@@ -18,7 +18,7 @@ import { type ResilienceError, resilienceError, TimedOut } from "../ResilienceEr
 import type { ResilienceObserver } from "../ResilienceObserver.ts"
 import type { Snapshot } from "../Timeout.ts"
 import { DeadlineList, type Entry, keepsDeadlines } from "./deadlineList.ts"
-import { Frame } from "./frame.ts"
+import { Frame, isInterruptible, unstoppable } from "./frame.ts"
 import { CurrentSlot, lingering, type Slot } from "./slot.ts"
 
 /** @internal Times are in milliseconds. */
@@ -47,13 +47,14 @@ export class Limit {
 export type Resume = (effect: Effect.Effect<any, any, any>) => void
 
 /**
- * - `running`: the work runs and has time. `stopping`: the time is up, and the work is told to stop.
+ * - `running`: the work runs and has time. `stopping`: the time is up, and the work is told to stop. `unstoppable`: so it
+ *   is, and cannot.
  * - `left`: the caller was answered, and the work still runs.
  * - `abandoned`: the caller was interrupted, and waits for the work to end. `ended`: the work has ended.
  *
  * @internal
  */
-export type State = "running" | "stopping" | "left" | "abandoned" | "ended"
+export type State = "running" | "stopping" | "unstoppable" | "left" | "abandoned" | "ended"
 
 /**
  * One execution. It is the frame around the work, its own entry in the list of deadlines, and the effect that is run when
@@ -118,7 +119,7 @@ export class TimeoutExecution extends Effectable.Mixin(Frame) implements Entry {
     this.state = "ended"
     this.isOver = true
     if (state === "running") this.finish(exit)
-    else if (state === "stopping") this.finish(this.timedOut())
+    else if (state === "stopping" || state === "unstoppable") this.finish(this.timedOut())
     else if (state === "left") {
       const { timeout } = this.limit
       timeout.running -= 1
@@ -137,8 +138,7 @@ export class TimeoutExecution extends Effectable.Mixin(Frame) implements Entry {
   expire(): void {
     const { timeout } = this.limit
     const work = this.work!
-    const canStop = isInterruptible(work)
-    this.state = "stopping"
+    this.state = isInterruptible(work) ? "stopping" : "unstoppable"
     this.sleeper = undefined
     timeout.timedOut += 1
     timeout.observer?.onTimeout?.(timeout.name)
@@ -146,8 +146,18 @@ export class TimeoutExecution extends Effectable.Mixin(Frame) implements Entry {
     // Nearly always it has ended by now, and the caller was answered.
     if (work.pollUnsafe() !== undefined) return
     const { grace } = timeout.settings
-    if (canStop && grace > 0) this.sleep(grace, () => this.leave())
+    if (this.state === "stopping" && grace > 0) this.sleep(grace, () => this.leave())
     else this.leave()
+  }
+
+  // Seen from here, work that waits for a fiber of its own can be interrupted. Only who started that fiber knows better.
+  override cannotStop(): void {
+    if (this.state !== "stopping") return
+    this.state = "unstoppable"
+    // Without a sleeper, `expire` is about to look.
+    if (this.sleeper === undefined) return
+    this.disarm()
+    this.leave()
   }
 
   /** Answers although the work still runs. */
@@ -168,6 +178,8 @@ export class TimeoutExecution extends Effectable.Mixin(Frame) implements Entry {
   asEffect(): Effect.Effect<void> {
     if (this.state === "running" || this.state === "stopping") {
       this.disarm()
+      // Work that is being stopped has had its chance already, and cleans up.
+      if (this.state === "running" && !isInterruptible(this.work!)) unstoppable(this.parent)
       this.state = "abandoned"
     }
     return this.state === "abandoned" ? Fiber.interrupt(this.work!) : Effect.void
@@ -191,11 +203,6 @@ export class TimeoutExecution extends Effectable.Mixin(Frame) implements Entry {
     })
   }
 }
-
-// Not part of `Fiber`'s published type. Where a later version lacks it, work that does not stop at once is not waited
-// for, so nobody waits for ever.
-const isInterruptible = (fiber: Fiber.Fiber<unknown, unknown>): boolean =>
-  (fiber as { readonly interruptible?: boolean }).interruptible === true
 
 /** @internal */
 export class TimeoutImpl {
