@@ -1,6 +1,6 @@
 import { NodeRedis } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Logger, Stream } from "effect"
+import { Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Logger, References, Stream } from "effect"
 import { CircuitBreaker } from "effect-toolops/resilience"
 import { Redis } from "effect/persistence"
 import { inject } from "vitest"
@@ -114,6 +114,47 @@ describe.skipIf(!inject("redis").canStart)("CircuitBreaker.layerShared", () => {
       assert.deepStrictEqual(yield* Effect.exit(breaker.execute(Effect.succeed(1))), Exit.succeed(1))
     }))
 
+  it.live("asks its rule what speaks against the dependency", () =>
+    Effect.gen(function*() {
+      const server = yield* redisServer
+      const options: Partial<CircuitBreaker.SharedOptions> = {
+        classify: (exit) => Exit.isSuccess(exit) ? "failure" : Exit.hasDies(exit) ? "ignored" : "success",
+        resetTimeout: "1 hour"
+      }
+      const one = yield* process(server, options)
+      const two = yield* process(server, options)
+      for (const breaker of [one, two, one]) yield* trip(breaker)
+      yield* Effect.exit(one.execute(Effect.die("no matter")))
+      yield* one.execute(Effect.succeed("an error in disguise"))
+      yield* trip(two)
+      yield* one.execute(Effect.succeed("an error in disguise"))
+      assert.strictEqual(yield* two.state, "closed")
+      yield* Effect.exit(two.execute(Effect.die("no matter")))
+      yield* one.execute(Effect.succeed("another in a row"))
+      assert.strictEqual(yield* two.state, "open")
+    }))
+
+  it.live("opens on the share of failures among the last calls of all processes", () =>
+    Effect.gen(function*() {
+      const server = yield* redisServer
+      const cases: ReadonlyArray<readonly [Omit<CircuitBreaker.CountWindowOptions, "slowCall">, string, string]> = [
+        [{ type: "count", size: 4, failureRate: 0.75, minimumCalls: 3 }, "-+-", "-"],
+        [{ type: "count", size: 10, minimumCalls: 2 }, "-", "+"],
+        [{ type: "count", size: 3, failureRate: 1 }, "+--", "-"],
+        [{ type: "count", size: 3 }, "--", "+"]
+      ]
+      for (const [index, [window, before, last]] of cases.entries()) {
+        const options = { name: `window ${index}`, resetTimeout: "1 hour", maxFailures: undefined, window } as const
+        const breakers = [yield* process(server, options), yield* process(server, options)] as const
+        const call = (result: string, index: number) =>
+          Effect.exit(breakers[index % 2]!.execute(result === "+" ? Effect.void : Effect.fail("down")))
+        yield* Effect.forEach([...before], call)
+        assert.strictEqual(yield* breakers[0].state, "closed", `${index}: ${before}`)
+        yield* call(last, before.length)
+        assert.strictEqual(yield* breakers[0].state, "open", `${index}: ${before}${last}`)
+      }
+    }))
+
   it.live("stays open as its schedule says, and tells its transitions", () =>
     Effect.gen(function*() {
       const breaker = yield* process(yield* redisServer, { maxFailures: 1, resetTimeout: "30 millis" })
@@ -159,6 +200,26 @@ describe.skipIf(!inject("redis").canStart)("CircuitBreaker.layerShared", () => {
       yield* Effect.sleep(10)
       yield* Fiber.interrupt(call)
       assert.isBelow(performance.now() - start, 2000)
+    }))
+
+  it.live("hands on what a call came to whose result Redis does not take, and makes no word of it", () =>
+    Effect.gen(function*() {
+      const server = yield* redisServer
+      const breaker = yield* process(server, { commandTimeout: "100 millis" })
+      const said: Array<unknown> = []
+      const logger = Logger.make(({ message }) => void said.push(message))
+      const inAnOutage = (result: Effect.Effect<string, string>) =>
+        breaker.execute(Effect.andThen(Effect.sync(server.pause), result)).pipe(
+          Effect.ensuring(Effect.sync(server.resume)),
+          Effect.exit,
+          Effect.provide(Logger.layer([logger])),
+          Effect.provideService(References.MinimumLogLevel, "All")
+        )
+      const start = performance.now()
+      assert.deepStrictEqual(yield* inAnOutage(Effect.succeed("done")), Exit.succeed("done"))
+      assert.deepStrictEqual(yield* inAnOutage(Effect.fail("down")), Exit.fail("down"))
+      assert.isBelow(performance.now() - start, 2000)
+      assert.deepStrictEqual(said, [])
     }))
 
   it.live("refuses while Redis does not answer where it was told to", () =>
@@ -248,50 +309,83 @@ describe.skipIf(!inject("redis").canStart)("CircuitBreaker.layerShared", () => {
   })
 })
 
-/** A Redis that takes commands and says what came to it, and answers none but the loading of scripts. */
-const silentRedis = Effect.gen(function*() {
-  const sent: Array<string> = []
-  const service = yield* Redis.make({
-    send: <A>(command: string) =>
-      Effect.suspend((): Effect.Effect<A> => {
-        sent.push(command)
-        // The answer to this one command is a string.
-        return command === "SCRIPT" ? Effect.succeed("sha" as A) : Effect.never
-      }),
-    subscribe: () => Effect.never,
-    connect: Effect.never
-  })
-  return { sent, layer: Layer.succeed(Redis.Redis, service) }
-})
-
-describe("CircuitBreaker.layerShared on a Redis that never answers", () => {
-  const manyCalls = (options: Partial<CircuitBreaker.SharedOptions>) =>
-    Effect.gen(function*() {
-      const redis = yield* silentRedis
-      const context = yield* Layer.build(Layer.provide(
-        CircuitBreaker.layerShared({ name: "github", commandTimeout: "100 millis", ...options }),
-        redis.layer
-      ))
-      const breaker = Context.get(context, CircuitBreaker.CircuitBreaker)
-      const exits = yield* Effect.forEach(
-        Array.from({ length: 5000 }),
-        () => Effect.exit(breaker.execute(Effect.void)),
-        { concurrency: "unbounded" }
-      )
-      return { sent: redis.sent.filter((command) => command === "EVALSHA").length, ran: exits.filter(Exit.isSuccess) }
+/** A Redis that says what came to it, answers some commands, and others never. */
+const deafRedis = (answers: { readonly [command: string]: () => unknown }) =>
+  Effect.gen(function*() {
+    const sent: Array<string> = []
+    const service = yield* Redis.make({
+      send: <A>(command: string, ...args: ReadonlyArray<string>) =>
+        Effect.suspend((): Effect.Effect<A> => {
+          // Of a script it is the number of its arguments that tells which one it is.
+          const name = command === "EVALSHA" ? `${command} ${args.length - 3}` : command
+          sent.push(name)
+          // A fake answers with what the real one would.
+          if (command === "SCRIPT") return Effect.succeed(`sha ${sent.length}` as A)
+          const answer = answers[name]
+          return answer === undefined ? Effect.never : Effect.sync(() => answer() as A)
+        }),
+      subscribe: () => Effect.never,
+      connect: Effect.never
     })
+    return { sent, layer: Layer.succeed(Redis.Redis, service) }
+  })
+
+const admits = "EVALSHA 2"
+const records = "EVALSHA 8"
+
+describe("CircuitBreaker.layerShared on a Redis that answers some commands only", () => {
+  const breakerOn = (answers: Parameters<typeof deafRedis>[0], options: Partial<CircuitBreaker.SharedOptions>) =>
+    Effect.gen(function*() {
+      const { layer, sent } = yield* deafRedis(answers)
+      const shared = CircuitBreaker.layerShared({ name: "github", commandTimeout: "100 millis", ...options })
+      const context = yield* Layer.build(Layer.provide(shared, layer))
+      const count = (name: string) => sent.filter((command) => command === name).length
+      return { breaker: Context.get(context, CircuitBreaker.CircuitBreaker), count }
+    })
+
+  const atOnce = (times: number, breaker: CircuitBreaker.CircuitBreaker["Service"], work = Effect.void) =>
+    Effect.map(
+      Effect.forEach(Array.from({ length: times }), () => Effect.exit(breaker.execute(work)), {
+        concurrency: "unbounded"
+      }),
+      (exits) => exits.filter(Exit.isSuccess).length
+    )
 
   it.live("has no more calls wait for it than it was told, and the others go by the local circuit", () =>
     Effect.gen(function*() {
-      const { ran, sent } = yield* manyCalls({ maxCommands: 20 })
-      assert.strictEqual(sent, 20)
-      assert.lengthOf(ran, 5000)
+      const { breaker, count } = yield* breakerOn({}, { maxCommands: 20 })
+      assert.strictEqual(yield* atOnce(5000, breaker), 5000)
+      assert.strictEqual(count(admits), 20)
     }))
 
   it.live("has at most 1,000 calls wait for it where it was told nothing, and refuses the others where it was told to", () =>
     Effect.gen(function*() {
-      const { ran, sent } = yield* manyCalls({ onStoreError: "refuse" })
-      assert.strictEqual(sent, 1000)
-      assert.lengthOf(ran, 0)
+      const { breaker, count } = yield* breakerOn({}, { onStoreError: "refuse" })
+      assert.strictEqual(yield* atOnce(5000, breaker), 0)
+      assert.strictEqual(count(admits), 1000)
+    }))
+
+  it.live("has no more results wait for it than it was told, other than that of the probe", () =>
+    Effect.gen(function*() {
+      let admitted = 0
+      // Twenty calls, of which the last is a probe.
+      const admit = () => ["ok", String(admitted += 1), admitted === 20 ? 1 : 0, 0, 0]
+      const { breaker, count } = yield* breakerOn({ [admits]: admit }, { maxCommands: 5, onStoreError: "refuse" })
+      const gate = yield* Deferred.make<void>()
+      const calls = yield* Effect.forEach(
+        Array.from({ length: 20 }),
+        () => Effect.forkChild(breaker.execute(Deferred.await(gate)), { startImmediately: true })
+      )
+      yield* Deferred.succeed(gate, undefined)
+      yield* Effect.forEach(calls, (call) => Fiber.join(call))
+      assert.strictEqual(count(records), 6)
+    }))
+
+  it.live("takes the whole lease for what is left of it where it cannot know", () =>
+    Effect.gen(function*() {
+      const { breaker, count } = yield* breakerOn({ [admits]: () => ["halfopen"] }, { probeLease: "7 seconds" })
+      const refused = yield* Effect.flip(breaker.execute(Effect.void))
+      assert.strictEqual(Duration.toMillis(refused.retryAfter!), 7000)
+      assert.strictEqual(count("PTTL"), 1)
     }))
 })
