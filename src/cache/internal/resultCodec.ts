@@ -2,8 +2,8 @@ import * as Base64 from "effect/encoding/Base64"
 import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import type { ToolMeta } from "../../ToolMeta.ts"
 import { survivesJson } from "../../internal/canonicalJson.ts"
+import type { ToolMeta } from "../../ToolMeta.ts"
 
 /** What `decode` gives for a text that it did not write, or that no longer fits the tool's Schema. */
 export const corrupt: unique symbol = Symbol("corrupt")
