@@ -12,14 +12,15 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import type { RequestHeadersInput } from "../ToolCall.ts"
 import * as AuthError from "./AuthError.ts"
 import * as Identity from "./Identity.ts"
-import { ambiguous, authorization, header } from "./internal/credentials.ts"
+import { askAll } from "./internal/askAll.ts"
 import { type Answer, callerOf, find, findNow } from "./internal/findCaller.ts"
-import { settled } from "./internal/settled.ts"
+import { routeByIssuer } from "./internal/routeByIssuer.ts"
+
+export * from "./AuthenticatorHeaders.ts"
 
 /**
  * What an authenticator is.
@@ -108,11 +109,9 @@ export const makeNow = (options: Options, now: NonNullable<Service["~now"]>): Se
 
 const none: Effect.Effect<Option.Option<never>> = Effect.succeedNone
 
-const bad = (): Effect.Effect<never, AuthError.AuthError> => Effect.fail(AuthError.refused("InvalidCredentials"))
-
 /**
  * The authenticator that knows nobody and takes a caller without a credential for `Identity.anonymous`, or for the
- * identity given.
+ * identity given, whose method is then `anonymous` whatever it was: limits and caches go by that.
  *
  * @category constructors
  * @since 0.1.0
@@ -120,7 +119,9 @@ const bad = (): Effect.Effect<never, AuthError.AuthError> => Effect.fail(AuthErr
 export const anonymous = (identity: Identity.Identity = Identity.anonymous): Service => ({
   authenticate: () => none,
   "~now": () => Option.none(),
-  anonymous: Option.some(identity),
+  anonymous: Option.some(
+    Identity.isAnonymous(identity) ? identity : Identity.make({ ...identity, method: Identity.anonymous.method })
+  ),
   schemes: []
 })
 
@@ -137,38 +138,70 @@ export const anonymous = (identity: Identity.Identity = Identity.anonymous): Ser
  */
 export const firstOf = (...authenticators: ReadonlyArray<Service>): Service => {
   if (authenticators.length === 0) throw new TypeError("Authenticator.firstOf: needs at least one authenticator")
-  type Answer = Effect.Effect<Option.Option<Identity.Identity>, AuthError.AuthError>
-  const ask = (headers: RequestHeadersInput, from: number, found: Option.Option<Identity.Identity>): Answer => {
-    for (let i = from; i < authenticators.length; i++) {
-      const answer = authenticators[i]!.authenticate(headers)
-      // Most answers are there already, and then no fiber has to be asked.
-      if (!settled(answer)) {
-        if (!Effect.isEffect(answer)) return Effect.die(new TypeError("an authenticator must answer with an Effect"))
-        return Effect.flatMap(answer, (next) => ask(headers, i + 1, Option.isNone(found) ? next : found))
-      }
-      if (answer._tag === "Failure") return answer
-      if (Option.isNone(found)) found = answer.value
-    }
-    return Effect.succeed(found)
-  }
-  const now: Service["~now"] = (headers, fiber) => {
-    let found: Option.Option<Identity.Identity> = Option.none()
-    for (const one of authenticators) {
-      const answer = one["~now"]?.(headers, fiber)
-      // One that has to think about it: then all are asked the long way.
-      if (answer === undefined) return undefined
-      if (answer instanceof AuthError.AuthError) return answer
-      if (Option.isNone(found)) found = answer
-    }
-    return found
-  }
   return {
-    "~now": authenticators.every((one) => one["~now"] !== undefined) ? now : undefined,
-    authenticate: (headers) => ask(headers, 0, Option.none()),
+    ...askAll(authenticators),
     anonymous: authenticators.find((one) => Option.isSome(one.anonymous))?.anonymous ?? Option.none(),
     schemes: [...new Set(authenticators.flatMap((one) => one.schemes))]
   }
 }
+
+/**
+ * Who reads which bearer tokens.
+ *
+ * - `issuers`: the authenticator of each issuer's tokens, by the `iss` that they claim, to the letter.
+ * - `opaque`: the authenticator of every token that claims no issuer. Default: such tokens are refused.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface ByIssuer<A> {
+  readonly issuers: Readonly<Record<string, A>>
+  readonly opaque?: A | undefined
+}
+
+/**
+ * Hands each bearer token to one authenticator, chosen by the issuer that the token claims: for servers that take the
+ * tokens of several issuers, or tokens that can be read beside tokens that only their issuer can read. `firstOf` cannot
+ * do that, because there all authenticators look at the one header and each refuses what is not its own.
+ *
+ * **Details**
+ *
+ * The claimed issuer has not been verified and only chooses. What the chosen authenticator answers is final, so nothing
+ * falls through to another; a token of an issuer that is not listed is refused.
+ *
+ * **Example** (Tokens of two kinds)
+ *
+ * ```ts
+ * import { Layer, Redacted } from "effect"
+ * import { Authenticator, Jwks, Jwt, TokenIntrospection } from "effect-toolops/auth"
+ * import { FetchHttpClient } from "effect/http"
+ *
+ * const audience = "https://tools.example"
+ * const Callers = Authenticator.layerByIssuer({
+ *   issuers: {
+ *     "https://login.example": Jwt.layerJwks({ algorithms: ["ES256"], issuer: "https://login.example", audience }).pipe(
+ *       Layer.provide(Jwks.layer({ url: "https://login.example/jwks" }))
+ *     )
+ *   },
+ *   opaque: TokenIntrospection.layer({
+ *     url: "https://legacy.example/introspect",
+ *     clientId: "tools",
+ *     clientSecret: Redacted.make("no secret but an example"),
+ *     audience
+ *   })
+ * }).pipe(Layer.provide(FetchHttpClient.layer))
+ *
+ * Layer.isLayer(Callers) // => true
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const byIssuer = (options: ByIssuer<Service>): Service => ({
+  ...routeByIssuer("Authenticator.byIssuer", options),
+  anonymous: Option.none(),
+  schemes: ["Bearer"]
+})
 
 /**
  * Provides the authenticator that `make` makes.
@@ -210,62 +243,25 @@ export const layerFirstOf = <const Layers extends ReadonlyArray<Layer.Layer<Auth
   )
 
 /**
- * The value of a header. None when it is not there, a failure when it is there more than once.
+ * Provides `byIssuer` with the authenticators that the given layers provide.
  *
- * @category headers
+ * @category layers
  * @since 0.1.0
  */
-export const headerValue = (
-  headers: RequestHeadersInput,
-  name: string
-): Effect.Effect<Option.Option<string>, AuthError.AuthError> => toOption(header(headers, name.toLowerCase()))
-
-const toOption = (
-  found: ReturnType<typeof header>
-): Effect.Effect<Option.Option<string>, AuthError.AuthError> =>
-  found === undefined ? none : found === ambiguous ? bad() : Effect.succeedSome(found)
-
-/**
- * The token of `Authorization: Bearer <token>`. None without that header or with another scheme, a failure when there
- * is not exactly one well-formed token.
- *
- * @category headers
- * @since 0.1.0
- */
-export const bearer = (
-  headers: RequestHeadersInput
-): Effect.Effect<Option.Option<Redacted.Redacted<string>>, AuthError.AuthError> =>
-  Effect.map(toOption(authorization(headers, "bearer")), Option.map((token) => Redacted.make(token)))
-
-/**
- * The user name and the password of `Authorization: Basic <base64>` (RFC 7617, in UTF-8).
- *
- * @category headers
- * @since 0.1.0
- */
-export const basic = (
-  headers: RequestHeadersInput
-): Effect.Effect<
-  Option.Option<{ readonly username: string; readonly password: Redacted.Redacted<string> }>,
-  AuthError.AuthError
-> =>
-  Effect.suspend(() => {
-    const found = authorization(headers, "basic")
-    if (found === undefined) return none
-    const text = found === ambiguous || found.length > 16_384 ? undefined : decodeBasic(found)
-    const colon = text === undefined ? -1 : text.indexOf(":")
-    return text === undefined || colon === -1
-      ? bad()
-      : Effect.succeedSome({ username: text.slice(0, colon), password: Redacted.make(text.slice(colon + 1)) })
-  })
-
-const decodeBasic = (encoded: string): string | undefined => {
-  try {
-    const bytes = Uint8Array.from(atob(encoded), (char) => char.charCodeAt(0))
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes)
-  } catch {
-    return undefined
-  }
+export const layerByIssuer = <E = never, R = never>(
+  options: ByIssuer<Layer.Layer<Authenticator, E, R>>
+): Layer.Layer<Authenticator, E, Exclude<R, Scope.Scope>> => {
+  const build = (layer: Layer.Layer<Authenticator, E, R>) =>
+    Effect.map(Layer.build(layer), (context) => Context.get(context, Authenticator))
+  return Layer.effect(
+    Authenticator,
+    Effect.gen(function*() {
+      const issuers: Array<readonly [string, Service]> = []
+      for (const [issuer, layer] of Object.entries(options.issuers)) issuers.push([issuer, yield* build(layer)])
+      const opaque = options.opaque === undefined ? undefined : yield* build(options.opaque)
+      return byIssuer({ issuers: Object.fromEntries(issuers), opaque })
+    })
+  )
 }
 
 /**
@@ -286,12 +282,9 @@ export const identify = (
 ): Effect.Effect<Identity.Identity, AuthError.AuthError> =>
   Effect.withFiber((fiber) => {
     const known = findNow(authenticator, headers, fiber)
-    if (known !== undefined) {
-      const caller = callerOf(authenticator, known)
+    const settle = (answer: Answer) => {
+      const caller = callerOf(authenticator, answer)
       return caller instanceof AuthError.AuthError ? Effect.fail(caller) : Effect.succeed(caller)
     }
-    return Effect.flatMap(find(authenticator, headers), (found) => {
-      const caller = callerOf(authenticator, found)
-      return caller instanceof AuthError.AuthError ? Effect.fail(caller) : Effect.succeed(caller)
-    })
+    return known === undefined ? Effect.flatMap(find(authenticator, headers), settle) : settle(known)
   })

@@ -15,7 +15,7 @@ import type * as DateTime from "effect/DateTime"
  * - `principal`: who, unique within the tenant.
  * - `tenant`: the organisation that the principal belongs to.
  * - `roles`, `scopes`: what role-based rules and OAuth scopes look at.
- * - `method`: how the caller was authenticated, for example `api_key`, `jwt`, `anonymous`.
+ * - `method`: how the caller was authenticated, for example `api_key` or `jwt`; `anonymous` means not at all.
  * - `claims`: what else the credential said. Not a place for secrets.
  * - `expiresAt`: when the identity stops being valid. It is checked again right before a call runs.
  *
@@ -91,6 +91,15 @@ export const fromFrozen = (identity: Identity): Identity => Object.freeze(identi
  * @since 0.1.0
  */
 export const anonymous: Identity = make({ principal: "anonymous", method: "anonymous" })
+
+/**
+ * Says whether nobody has been authenticated. The method decides and not the principal: a credential may well belong to
+ * somebody who is called "anonymous", and that is somebody else.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isAnonymous = (identity: Identity): boolean => identity.method === anonymous.method
 
 /**
  * The caller of the running tool call. The auth stage provides it to the handler.

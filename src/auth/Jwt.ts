@@ -29,7 +29,7 @@ import type { Answer } from "./internal/findCaller.ts"
 import { toIdentity } from "./internal/jwtClaims.ts"
 import * as JwtKey from "./internal/jwtKey.ts"
 import { checkKeys, checkRules, type Rules, verifyNames } from "./internal/jwtOptions.ts"
-import { headerPart, isObject, parseStrictBytes } from "./internal/strictJson.ts"
+import { compactParts, isObject, parseStrictBytes } from "./internal/strictJson.ts"
 import * as Jwks from "./Jwks.ts"
 
 /**
@@ -156,9 +156,9 @@ const fromSource = (source: JwtKey.KeySource, rules: Rules): Authenticator.Servi
     hash: string,
     fiber: Running
   ): Effect.Effect<Option.Option<Identity.Identity>, AuthError.AuthError> => {
-    const part = headerPart(token)
-    if (part === undefined) return Effect.fail(AuthError.refused("TokenMalformed"))
-    const header = headerOf(part)
+    const parts = compactParts(token)
+    if (parts === undefined) return Effect.fail(AuthError.refused("TokenMalformed"))
+    const header = headerOf(parts.header)
     if (header instanceof AuthError.AuthError) return Effect.fail(header)
     return Effect.flatMapEager(source.find(header.algorithm, header.kid), (key) =>
       Effect.flatMap(

@@ -1,8 +1,9 @@
 import * as DateTime from "effect/DateTime"
+import * as Jose from "jose"
 import type { AuthError } from "../AuthError.ts"
 import { refused } from "../AuthError.ts"
 import * as Identity from "../Identity.ts"
-import { isObject } from "./strictJson.ts"
+import { compactParts, isObject, parseStrictBytes } from "./strictJson.ts"
 
 // What the payload of a token whose signature is good must say, and whom it makes the caller.
 
@@ -83,6 +84,13 @@ export const millisOf = (value: unknown): number | undefined =>
 export const isFor = (aud: unknown, audiences: ReadonlyArray<string>): boolean | undefined => {
   const list = typeof aud === "string" ? [aud] : strings(aud)
   return list === undefined ? undefined : list.some((one) => audiences.includes(one))
+}
+
+/** The issuer that a token claims to be from, which nobody has verified. `undefined` for texts that claim none. */
+export const claimedIssuer = (token: string): string | undefined => {
+  const payload = compactParts(token)?.payload
+  const claims = payload === undefined ? undefined : parseStrictBytes(Jose.base64url.decode(payload))
+  return isObject(claims) && Object.hasOwn(claims, "iss") && isName(claims.iss) ? claims.iss : undefined
 }
 
 /** The caller that the claims stand for at the time `now`, or why there is none. Never throws. */

@@ -83,14 +83,14 @@ const isLastCanonical = (text: string): boolean => {
 /** Says whether a text is base64url without padding, in the one spelling of its bytes (RFC 4648, 3.5). */
 export const isCanonicalBase64Url = (text: string): boolean => /^[A-Za-z0-9_-]+$/.test(text) && isLastCanonical(text)
 
-/** The header of a token in compact form: three parts, each in the one spelling of its bytes. `undefined` for others. */
-export const headerPart = (token: string): string | undefined => {
+/** Header and payload of a token in compact form: three parts, each in the one spelling of its bytes. */
+export const compactParts = (token: string): { readonly header: string; readonly payload: string } | undefined => {
   if (!/^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$/.test(token)) return undefined
   const first = token.indexOf(".")
   const second = token.indexOf(".", first + 1)
   const header = token.slice(0, first)
-  return isLastCanonical(header) && isLastCanonical(token.slice(first + 1, second)) &&
-      isLastCanonical(token.slice(second + 1))
-    ? header
+  const payload = token.slice(first + 1, second)
+  return isLastCanonical(header) && isLastCanonical(payload) && isLastCanonical(token.slice(second + 1))
+    ? { header, payload }
     : undefined
 }

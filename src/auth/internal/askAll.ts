@@ -1,0 +1,41 @@
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type { RequestHeadersInput } from "../../ToolCall.ts"
+import type { Service } from "../Authenticator.ts"
+import * as AuthError from "../AuthError.ts"
+import type * as Identity from "../Identity.ts"
+import { settled } from "./settled.ts"
+
+type Found = Option.Option<Identity.Identity>
+
+/** Asks each authenticator in order: the first caller that is found counts, and the first failure. */
+export const askAll = (authenticators: ReadonlyArray<Service>): Pick<Service, "authenticate" | "~now"> => {
+  const ask = (headers: RequestHeadersInput, from: number, found: Found): Effect.Effect<Found, AuthError.AuthError> => {
+    for (let i = from; i < authenticators.length; i++) {
+      const answer = authenticators[i]!.authenticate(headers)
+      // Most answers are there already, and then no fiber has to be asked.
+      if (!settled(answer)) {
+        if (!Effect.isEffect(answer)) return Effect.die(new TypeError("an authenticator must answer with an Effect"))
+        return Effect.flatMap(answer, (next) => ask(headers, i + 1, Option.isNone(found) ? next : found))
+      }
+      if (answer._tag === "Failure") return answer
+      if (Option.isNone(found)) found = answer.value
+    }
+    return Effect.succeed(found)
+  }
+  const now: Service["~now"] = (headers, fiber) => {
+    let found: Found = Option.none()
+    for (const one of authenticators) {
+      const answer = one["~now"]?.(headers, fiber)
+      // One that has to think about it: then all are asked the long way.
+      if (answer === undefined) return undefined
+      if (answer instanceof AuthError.AuthError) return answer
+      if (Option.isNone(found)) found = answer
+    }
+    return found
+  }
+  return {
+    authenticate: (headers) => ask(headers, 0, Option.none()),
+    "~now": authenticators.every((one) => one["~now"] !== undefined) ? now : undefined
+  }
+}
