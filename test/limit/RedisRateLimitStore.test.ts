@@ -4,12 +4,10 @@ import { Clock, Config, ConfigProvider, Context, Effect, Fiber, Layer, Logger } 
 import { ToolMeta } from "effect-toolops"
 import { RateLimitStore, RedisRateLimitStore } from "effect-toolops/limit"
 import { Redis } from "effect/persistence"
-import { spawn } from "node:child_process"
-import { once } from "node:events"
 import { join } from "node:path"
-import { text } from "node:stream/consumers"
 import { inject } from "vitest"
 import { oneGood } from "../support/oneGood.ts"
+import { startWorkers } from "../support/workers.ts"
 import { shape, takeOf } from "./bucketShape.ts"
 import { alice, limited } from "./limited.ts"
 import { suite, uniqueKey } from "./RateLimitStoreTest.ts"
@@ -47,16 +45,13 @@ interface Worked {
 
 /** Runs `redisWorker.ts` in two processes, which begin when both are ready. */
 const twoWorkers = async (key: string, millis: number): Promise<ReadonlyArray<Worked>> => {
-  const script = join(import.meta.dirname, "redisWorker.ts")
-  const args = ["-C", "@effect-toolops/source", script, url, prefix, key, String(millis)]
-  const workers = [0, 1].map(() => spawn(process.execPath, args, { stdio: ["pipe", "pipe", "inherit", "ipc"] }))
+  const args = [url, prefix, key, String(millis)]
+  const workers = await startWorkers(join(import.meta.dirname, "redisWorker.ts"), [args, args])
   try {
-    await Promise.all(workers.map((child) => Promise.race([once(child, "message"), once(child, "exit")])))
-    for (const child of workers) child.stdin!.end()
-    const printed = await Promise.all(workers.map((child) => text(child.stdout!)))
-    return printed.map((line) => JSON.parse(line) as Worked)
+    workers.begin()
+    return (await workers.printed<Worked>()).map((worked) => worked!)
   } finally {
-    for (const child of workers) child.kill("SIGKILL")
+    workers.stop()
   }
 }
 
