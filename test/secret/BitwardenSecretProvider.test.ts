@@ -208,6 +208,14 @@ describe("BitwardenSecretProvider", () => {
       assert.deepStrictEqual(calls(), [])
     }))
 
+  it.effect("hands on no id that is none", () =>
+    Effect.gen(function*() {
+      const { asked, get, tell } = yield* installed()
+      tell({ ...initial, projects: [project("--help", "p")] })
+      assert.strictEqual(yield* get("project/p/key/db"), "SecretUnavailable unreadable")
+      assert.deepStrictEqual(asked(), ["project list"])
+    }))
+
   it.effect("tells the token in the environment only", () =>
     Effect.gen(function*() {
       const { calls, get } = yield* installed({ serverUrl: "https://vault.example.eu" })

@@ -149,6 +149,35 @@ describe("FileSecretProvider", () => {
       }
     }))
 
+  it.effect("gives nothing from outside when a link is there only while the file is opened", () =>
+    Effect.gen(function*() {
+      const outer = yield* directory
+      const root = join(outer, "mounted")
+      mkdirSync(root)
+      writeFileSync(join(outer, "elsewhere"), "outside")
+      writeFileSync(join(root, "a"), "inside!")
+      const put = (swap: () => void) => Effect.sync(swap)
+      const lead = put(() => {
+        renameSync(join(root, "a"), join(root, "kept"))
+        symlinkSync("../elsewhere", join(root, "a"))
+      })
+      const back = put(() => {
+        unlinkSync(join(root, "a"))
+        renameSync(join(root, "kept"), join(root, "a"))
+      })
+      const Swapping = Layer.effect(
+        FileSystem.FileSystem,
+        Effect.map(FileSystem.FileSystem, (fs): FileSystem.FileSystem => ({
+          ...fs,
+          open: (...args) => Effect.andThen(lead, Effect.tap(fs.open(...args), () => back))
+        }))
+      )
+      const provider = yield* FileSecretProvider.make({ directory: root }).pipe(
+        Effect.provide(Layer.merge(NodeServices.layer, Layer.provide(Swapping, NodeServices.layer)))
+      )
+      assert.strictEqual(yield* outcomeOf(provider.get("a")), "SecretUnavailable failed")
+    }))
+
   it.effect("says what is not there, what may not be read and what is no text", () =>
     Effect.gen(function*() {
       const root = yield* directory

@@ -295,6 +295,22 @@ describe("VaultSecretProvider", () => {
         assert.strictEqual(state.logins, 2)
       }))
 
+    it.effect("uses no token that has ended while it could not log in", () =>
+      Effect.gen(function*() {
+        const { get, seen, state } = yield* connectedAs({}, (before) => {
+          before.lease = { seconds: 900, isRenewable: false, renewals: [] }
+        })
+        assert.strictEqual(yield* get("a"), "found s")
+        state.isSealed = true
+        for (let minute = 0; minute < 20; minute++) {
+          yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 10)))
+          yield* TestClock.adjust("1 minute")
+        }
+        state.isSealed = false
+        assert.strictEqual(yield* get("a"), "found s")
+        assert.strictEqual(seen.at(-1)!.headers["x-vault-token"], "login-2")
+      }))
+
     it.effect("logs in anew when its token is refused, but not time and again", () =>
       Effect.gen(function*() {
         const { get, state } = yield* connectedAs()

@@ -146,6 +146,20 @@ describe("SecretResolver.changes", () => {
     }).pipe(Effect.provide(resolverOf([provider])))
   })
 
+  it.effect("looks at every interval, although a fetch takes a while", () => {
+    const fast = source()
+    const provider = { ...fast.provider, get: (ref: string) => Effect.delay(fast.provider.get(ref), "100 millis") }
+    return Effect.gen(function*() {
+      yield* seen("secretref:p:a")
+      for (let step = 0; step < 10; step++) {
+        yield* pass("100 millis")
+        yield* pass("1 minute")
+      }
+      yield* pass("100 millis")
+      assert.strictEqual(fast.state.asked, 11)
+    }).pipe(Effect.provide(resolverOf([provider])))
+  })
+
   it.effect("stops asking when nobody watches any more", () => {
     const { provider, state } = source()
     return Effect.gen(function*() {

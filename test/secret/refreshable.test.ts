@@ -206,6 +206,22 @@ describe("SecretConfig.refreshable", () => {
     }).pipe(Effect.provide(configured(secrets)))
   })
 
+  it.effect("builds anew what has read a secret before and after its change", () => {
+    const secrets = secretsOf()
+    const seen: Array<string> = []
+    const twice = Layer.effectDiscard(Effect.gen(function*() {
+      const before = yield* Config.Redacted("DB_PASSWORD")
+      if (seen.length === 0) secrets.set("db", "2")
+      const after = yield* Config.Redacted("DB_PASSWORD")
+      seen.push(`${Redacted.value(before)} ${Redacted.value(after)}`)
+    }))
+    return Effect.gen(function*() {
+      yield* SecretConfig.refreshable(twice)
+      yield* settle
+      assert.deepStrictEqual(seen, ["1 2", "2 2"])
+    }).pipe(Effect.provide(configured(secrets)))
+  })
+
   it.effect("builds everything inside anew, though the same layer is built elsewhere too", () => {
     const secrets = secretsOf()
     const log: Array<string> = []
