@@ -12,7 +12,13 @@ const show = (value: unknown): string => {
       return `${value}n`
     // A string may be a misplaced secret, so only its kind is told.
     default:
-      return value === null ? "null" : Array.isArray(value) ? "an array" : `a ${typeof value}`
+      return value === null
+        ? "null"
+        : Array.isArray(value)
+        ? "an array"
+        : typeof value === "object"
+        ? "an object"
+        : `a ${typeof value}`
   }
 }
 
@@ -85,8 +91,16 @@ const decodeDuration = (value: Duration.Input): number | undefined => {
   return result >= 0 ? result : undefined
 }
 
+/** Refuses what is not an object. A number in place of options has no member that would be unknown. */
+export const object = (where: string, value: unknown): void => {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new TypeError(`${where}: expected an object of options, got ${show(value)}`)
+  }
+}
+
 /** Refuses members that `known` does not list, so that a typo is not silently ignored. */
 export const known = (where: string, options: object, names: ReadonlyArray<string>): void => {
+  object(where, options)
   for (const name of Object.keys(options)) {
     if (!names.includes(name)) {
       throw new TypeError(`${where}: unknown option ${JSON.stringify(name)}, expected one of ${names.join(", ")}`)
