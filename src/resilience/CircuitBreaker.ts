@@ -4,8 +4,8 @@
  * Closed, open, half-open: after enough failures calls are refused at once, after a pause a few probes are let through,
  * and their results decide. The breaker sees one outcome per execution, so put retry and timeout inside it.
  *
- * The state is one immutable value in a `Ref`. Reading it changes nothing, and every change of it starts a new generation:
- * the result of a call that was admitted in an earlier one changes nothing either.
+ * The state is one immutable value in a `Ref`. Reading it changes nothing, and every change of its status, and every reset,
+ * starts a new generation: the result of a call that was admitted in an earlier one changes nothing either.
  *
  * @since 0.1.0
  */

@@ -1,13 +1,14 @@
 /**
  * Ready-made answers to the question which results speak against a dependency.
  *
- * A breaker asks one of these after every call. It never asks about a call that was only interrupted: a caller that
- * goes away says nothing of the dependency.
+ * A breaker asks one of these after every call. It never asks about a call that was only interrupted, or whose caller
+ * was: a caller that goes away says nothing of the dependency.
  *
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
 import type * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 
 /**
  * What a breaker makes of a call. `ignored` is neither: the call leaves no trace.
@@ -16,6 +17,9 @@ import type * as Exit from "effect/Exit"
  * @since 0.1.0
  */
 export type Outcome = "success" | "failure" | "ignored"
+
+/** @internal */
+export const outcomes: ReadonlyArray<Outcome> = ["success", "failure", "ignored"]
 
 /**
  * A rule that a breaker may be given.
@@ -62,12 +66,35 @@ export const http: Classify = (exit) => {
 export const retryable: Classify = (exit) => {
   if (exit._tag === "Success") return "success"
   const error = failed(exit.cause)
-  return (isRetryable(error) ?? isRetryable(member(error, "reason"))) === false ? "ignored" : "failure"
+  return isWorthAnother(error) ? "failure" : "ignored"
 }
+
+/** @internal Says whether to try again after `error`, as far as the error itself knows. */
+export const isWorthAnother = (error: unknown): boolean =>
+  (isRetryable(error) ?? isRetryable(member(error, "reason"))) !== false
 
 /** @internal Says whether a call ended only because it was interrupted. */
 export const isInterruption = (exit: Exit.Exit<unknown, unknown>): boolean =>
   exit._tag === "Failure" && Cause.hasInterruptsOnly(exit.cause)
+
+/**
+ * @internal Says whether a call ended only because it was interrupted, or because the fiber that made it was, whatever
+ * came of cleaning up. What interrupts itself, or a fiber of its own, and fails besides, has failed.
+ */
+export const isCancelled = (fiber: Fiber.Fiber<unknown, unknown>, exit: Exit.Exit<unknown, unknown>): boolean => {
+  if (exit._tag === "Success") return false
+  if (Cause.hasInterruptsOnly(exit.cause)) return true
+  // Not part of `Fiber`'s published type. Where a later version lacks it, what goes wrong in cleaning up is a failure.
+  const interruption = (fiber as { readonly _interruptedCause?: Cause.Cause<never> })._interruptedCause
+  if (interruption === undefined) return false
+  const interruptors = interruption.reasons.map(interruptorOf)
+  return exit.cause.reasons.some((reason) =>
+    Cause.isInterruptReason(reason) && interruptors.includes(interruptorOf(reason))
+  )
+}
+
+const interruptorOf = (reason: Cause.Reason<unknown>): number | undefined =>
+  Cause.isInterruptReason(reason) ? reason.fiberId : undefined
 
 const failed = (cause: Cause.Cause<unknown>): unknown => cause.reasons.find(Cause.isFailReason)?.error
 

@@ -18,6 +18,7 @@ import * as Layer from "effect/Layer"
 import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
 import { Frame, isCounted, isInterruptible, isRepetition, outermostBudget, unstoppable } from "./internal/frame.ts"
+import { harmless } from "./internal/observer.ts"
 import type { Internals } from "./internal/retry.ts"
 import { CurrentSlot, lingering } from "./internal/slot.ts"
 import { CurrentResilienceObserver, type ResilienceObserver } from "./ResilienceObserver.ts"
@@ -138,7 +139,7 @@ class Execution<A, E, R> extends Frame {
     return Effect.flatMap(Effect.flatMap(Clock.Clock, (clock) => clock.sleep(delay)), () => {
       if (!this.mayHedge()) return Effect.void
       this.hedges += 1
-      this.hedge.observer?.onHedge?.(this.hedge.settings.name)
+      this.hedge.onHedge?.(this.hedge.settings.name)
       const frame = new Frame(this)
       frame.isRepetition = true
       this.start(frame)
@@ -197,12 +198,12 @@ class Execution<A, E, R> extends Frame {
 export class HedgeImpl {
   readonly settings: Settings
   readonly budget: RetryBudget.RetryBudgetImpl | undefined
-  readonly observer: ResilienceObserver | undefined
+  readonly onHedge: ResilienceObserver["onHedge"]
 
   constructor(settings: Settings, where: string, internals: Internals | undefined) {
     this.settings = settings
     this.budget = internals?.budget ?? RetryBudget.fromOption(settings.budget, where)
-    this.observer = internals?.observer
+    this.onHedge = harmless(internals?.observer, "onHedge")
   }
 
   execute<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {

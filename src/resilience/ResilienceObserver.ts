@@ -2,7 +2,7 @@
  * What the parts tell whoever looks: the seam between resilience and metrics.
  *
  * Nobody looks by default, and then a part pays one comparison. Observers are called synchronously in the middle of a
- * call, so they must be quick and must not throw.
+ * call, so they must be quick. What they throw is dropped: the call goes on.
  *
  * @since 0.1.0
  */

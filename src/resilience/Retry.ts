@@ -15,6 +15,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as Check from "../internal/options.ts"
+import * as Classify from "./Classify.ts"
 import { type Internals, RetryImpl, type Settings } from "./internal/retry.ts"
 import type { Jitter, Strategy } from "./internal/retryDelay.ts"
 import type { ResilienceError } from "./ResilienceError.ts"
@@ -47,7 +48,8 @@ export interface RetryInfo {
  * - `multiplier`: growth of the exponential delay, from 1. Default 2.
  * - `strategy`: `exponential`, `linear` or `constant`. Default `exponential`.
  * - `jitter`: `none`, `full`, `equal` or `decorrelated`. Default `full`.
- * - `retryIf`: which errors are worth another attempt. Default: all but those whose `retryable` is false.
+ * - `retryIf`: which errors are worth another attempt. Default: all but those whose `retryable` (or `isRetryable`) field, or
+ *   whose reason's, is false.
  * - `schedule`: your own delays, in place of the four options above it can stand for. It also says when to stop unless
  *   `maxAttempts` is given, and how long to wait unless `maxDelay` is; a delay without end ends the retrying. Time that it
  *   measures itself is the wall clock's, as with all schedules.
@@ -130,9 +132,6 @@ export interface Retrier<out X> {
  */
 export class Retry extends Context.Service<Retry, Retrier<ResilienceError>>()("effect-toolops/resilience/Retry") {}
 
-const isWorthAnother = (error: unknown): boolean =>
-  !(typeof error === "object" && error !== null && "retryable" in error && error.retryable === false)
-
 const replacedBySchedule = ["initialDelay", "multiplier", "strategy", "jitter"] as const
 
 /** @internal Fills in the defaults and throws on nonsense. */
@@ -169,7 +168,7 @@ export const resolve = (options: Options | undefined, where: string): Settings =
     multiplier: Check.finite(where, "multiplier", given.multiplier ?? 2, { minimum: 1 }),
     strategy: Check.oneOf(where, "strategy", given.strategy ?? "exponential", ["exponential", "linear", "constant"]),
     jitter: Check.oneOf(where, "jitter", given.jitter ?? "full", ["none", "full", "equal", "decorrelated"]),
-    retryIf: given.retryIf ?? isWorthAnother,
+    retryIf: given.retryIf ?? Classify.isWorthAnother,
     schedule,
     wrap: Check.oneOf(where, "exhausted", given.exhausted ?? "last", ["last", "wrap"]) === "wrap",
     onRetry: given.onRetry,

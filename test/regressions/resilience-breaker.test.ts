@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Stream } from "effect"
-import { Bulkhead, CircuitBreaker, Executor, Timeout } from "effect-toolops/resilience"
+import { Bulkhead, CircuitBreaker, Executor, ResilienceObserver, Timeout } from "effect-toolops/resilience"
 import { TestClock } from "effect/testing"
 
 // Faults of toolops 0.1.7's circuit breaker and bulkhead, each as the behaviour that replaces it.
@@ -45,6 +45,36 @@ describe("faults of toolops in breaker and bulkhead", () => {
       yield* trip(breaker)
       yield* Fiber.join(listener)
       assert.deepStrictEqual(seen, ["open, is open", "closed, is closed"])
+    }))
+
+  it.effect("nor does it matter when it hears of it in the middle of the change, and all hear of both in their order", () =>
+    Effect.gen(function*() {
+      const seen: Array<string> = []
+      let breaker: CircuitBreaker.CircuitBreaker["Service"] | undefined
+      const onTransition = ({ from, to }: CircuitBreaker.Transition) => {
+        seen.push(`${from} to ${to}, is ${Effect.runSync(breaker!.state)}`)
+        if (to === "open") Effect.runSync(breaker!.reset)
+        seen.push(`told of ${to}`)
+      }
+      breaker = yield* CircuitBreaker.make({ maxFailures: 1 }).pipe(
+        Effect.provideService(ResilienceObserver.CurrentResilienceObserver, { onTransition })
+      )
+      const later: Array<string> = []
+      const listener = yield* breaker.transitions.pipe(
+        Stream.take(2),
+        Stream.runForEach(({ from, to }) => Effect.sync(() => later.push(`${from} to ${to}`))),
+        Effect.forkChild({ startImmediately: true })
+      )
+      yield* trip(breaker)
+      yield* Fiber.join(listener)
+      assert.deepStrictEqual(seen, [
+        "closed to open, is open",
+        "told of open",
+        "open to closed, is closed",
+        "told of closed"
+      ])
+      assert.deepStrictEqual(later, ["closed to open", "open to closed"])
+      assert.deepInclude(yield* breaker.snapshot, { status: "closed", openings: 0 })
     }))
 
   it.effect("one slot and a timeout never run two operations at once", () =>

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import {
+  Cause,
   Clock,
   Config,
   ConfigProvider,
@@ -12,7 +13,7 @@ import {
   Schedule,
   Stream
 } from "effect"
-import { CircuitBreaker, Classify } from "effect-toolops/resilience"
+import { CircuitBreaker, Classify, Timeout } from "effect-toolops/resilience"
 import { TestClock } from "effect/testing"
 import * as ManualClock from "../support/manualClock.ts"
 
@@ -20,6 +21,8 @@ const down = Effect.fail("down")
 
 /** Opens a circuit that opens at its first failure. */
 const trip = (breaker: CircuitBreaker.CircuitBreaker["Service"]) => Effect.exit(breaker.execute(down))
+
+const unnamedInterrupt = (fiber: Fiber.Fiber<unknown, unknown>) => Effect.sync(() => fiber.interruptUnsafe())
 
 const openFor = (breaker: CircuitBreaker.CircuitBreaker["Service"]) =>
   Effect.map(breaker.snapshot, ({ retryAfter }) => Duration.toMillis(retryAfter))
@@ -190,6 +193,135 @@ describe("CircuitBreaker", () => {
       assert.strictEqual(yield* breaker.state, "half-open")
       yield* breaker.execute(Effect.void)
       assert.strictEqual(yield* breaker.state, "closed")
+    }))
+
+  describe("the caller's own interruption", () => {
+    const failingCleanups: Record<string, Effect.Effect<unknown, unknown>> = {
+      "a finalizer that dies": Effect.onInterrupt(Effect.never, () => Effect.die("cleanup")),
+      "a finalizer that fails": Effect.onExit(Effect.never, () => Effect.fail("cleanup")),
+      "a release that dies": Effect.acquireUseRelease(Effect.void, () => Effect.never, () => Effect.die("cleanup")),
+      "a scope that dies": Effect.scoped(
+        Effect.andThen(Effect.acquireRelease(Effect.void, () => Effect.die("cleanup")), Effect.never)
+      ),
+      "a branch whose finalizer dies": Effect.all(
+        [Effect.onInterrupt(Effect.never, () => Effect.die("cleanup")), Effect.never],
+        { concurrency: 2 }
+      )
+    }
+
+    for (const [name, work] of Object.entries(failingCleanups)) {
+      it.effect(`is no failure when cleaning up goes wrong: ${name}`, () =>
+        Effect.gen(function*() {
+          const breaker = yield* CircuitBreaker.make({ maxFailures: 1, resetTimeout: "10 seconds" })
+          // By another fiber, and by somebody who is none.
+          for (const interrupt of [Fiber.interrupt<unknown, unknown>, unnamedInterrupt]) {
+            const fiber = yield* Effect.forkChild(breaker.execute(work), { startImmediately: true })
+            yield* interrupt(fiber)
+            const exit = yield* Fiber.await(fiber)
+            assert.isTrue(Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause))
+            assert.strictEqual(yield* breaker.state, "closed")
+          }
+          yield* trip(breaker)
+          yield* TestClock.adjust("10 seconds")
+          const probe = yield* Effect.forkChild(breaker.execute(work), { startImmediately: true })
+          yield* Fiber.interrupt(probe)
+          assert.deepInclude(yield* breaker.snapshot, { status: "half-open", probes: 0, successes: 0 })
+        }))
+    }
+
+    it.effect("is not seen where work interrupts itself or a fiber of its own, and fails besides", () =>
+      Effect.gen(function*() {
+        const interruptsChild = Effect.gen(function*() {
+          const child = yield* Effect.forkChild(Effect.onInterrupt(Effect.never, () => Effect.die("bug")))
+          yield* Effect.yieldNow
+          child.interruptUnsafe()
+          return yield* Fiber.join(child)
+        })
+        for (
+          const work of [
+            Effect.onInterrupt(Effect.interrupt, () => Effect.die("bug")),
+            Effect.all([Effect.onInterrupt(Effect.never, () => Effect.die("bug")), Effect.fail("no")], {
+              concurrency: 2
+            }),
+            Effect.failCause(Cause.combine(Cause.interrupt(1), Cause.fail("no"))),
+            interruptsChild
+          ]
+        ) {
+          const breaker = yield* CircuitBreaker.make({ maxFailures: 1 })
+          const exit = yield* Effect.exit(breaker.execute(work))
+          assert.isTrue(Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause))
+          assert.strictEqual(yield* breaker.state, "open")
+        }
+      }))
+
+    it.effect("does not hide what becomes of a call that it cannot reach", () =>
+      Effect.gen(function*() {
+        const timeout = yield* Timeout.make({ timeout: "1 second" })
+        for (
+          const work of [Effect.andThen(Effect.sleep("1 second"), Effect.fail("no")), timeout.execute(Effect.never)]
+        ) {
+          const breaker = yield* CircuitBreaker.make({ maxFailures: 1 })
+          const fiber = yield* Effect.forkChild(Effect.uninterruptible(Effect.exit(breaker.execute(work))), {
+            startImmediately: true
+          })
+          fiber.interruptUnsafe()
+          yield* TestClock.adjust("1 second")
+          yield* Fiber.await(fiber)
+          assert.strictEqual(yield* breaker.state, "open")
+        }
+      }))
+  })
+
+  it.effect("tells refused callers whole milliseconds, and never too few", () =>
+    Effect.gen(function*() {
+      const breaker = yield* CircuitBreaker.make({ maxFailures: 1, resetTimeout: "1500 micros" })
+      const retryAfter = Effect.map(Effect.flip(breaker.execute(Effect.void)), (error) => error.retryAfter)
+      yield* trip(breaker)
+      assert.deepStrictEqual(yield* retryAfter, Duration.millis(2))
+      yield* TestClock.adjust("1 millis")
+      assert.deepStrictEqual(yield* retryAfter, Duration.millis(1))
+    }))
+
+  it.effect("dies of a classify whose answer is none, says what came, and gives a probe's place back", () =>
+    Effect.gen(function*() {
+      for (
+        const [answer, came] of [
+          ["Failure", "a string"],
+          [undefined, "undefined"],
+          [true, "true"],
+          [Promise.resolve("failure"), "an object"]
+        ]
+      ) {
+        let isSound = true
+        const breaker = yield* CircuitBreaker.make({
+          name: "github",
+          maxFailures: 1,
+          resetTimeout: "10 seconds",
+          classify: (exit) => isSound ? Classify.all(exit) : answer as Classify.Outcome
+        })
+        const message =
+          `CircuitBreaker github: the result of classify must be one of success, failure, ignored, got ${came}`
+        const dies = Effect.gen(function*() {
+          for (const work of [Effect.void, down]) {
+            const exit = yield* Effect.exit(breaker.execute(work))
+            const defects = Exit.isFailure(exit) ? exit.cause.reasons.filter(Cause.isDieReason) : []
+            const defect = defects.at(-1)?.defect
+            assert.isTrue(defect instanceof TypeError && defect.message === message)
+          }
+        })
+        isSound = false
+        yield* dies
+        assert.strictEqual(yield* breaker.state, "closed")
+        isSound = true
+        yield* trip(breaker)
+        yield* TestClock.adjust("10 seconds")
+        isSound = false
+        yield* dies
+        assert.deepInclude(yield* breaker.snapshot, { status: "half-open", probes: 0, successes: 0 })
+        isSound = true
+        yield* breaker.execute(Effect.void)
+        assert.strictEqual(yield* breaker.state, "closed")
+      }
     }))
 
   it.effect("gives a probe's place back when classify throws, and the call dies", () =>

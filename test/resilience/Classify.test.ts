@@ -39,10 +39,26 @@ describe("Classify", () => {
   })
 
   it("ignores an error that says that it is not retryable", () => {
-    for (const error of [{ retryable: false }, { isRetryable: false }, { reason: { retryable: false } }]) {
+    for (
+      const error of [
+        { retryable: false },
+        { isRetryable: false },
+        { reason: { retryable: false } },
+        { reason: { isRetryable: false } },
+        { retryable: false, reason: { retryable: true } }
+      ]
+    ) {
       assert.strictEqual(Classify.retryable(Exit.fail(error)), "ignored")
     }
-    for (const error of [{ retryable: true }, { retryable: "false" }, {}, "no", undefined]) {
+    const worthAnother = [
+      { retryable: true },
+      { retryable: "false" },
+      { retryable: true, reason: { retryable: false } },
+      {},
+      "no",
+      undefined
+    ]
+    for (const error of worthAnother) {
       assert.strictEqual(Classify.retryable(Exit.fail(error)), "failure")
     }
     assert.strictEqual(Classify.retryable(Exit.succeed({ retryable: false })), "success")

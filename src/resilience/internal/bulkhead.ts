@@ -14,6 +14,7 @@ import { refusal } from "../../internal/refusal.ts"
 import type { Snapshot } from "../Bulkhead.ts"
 import { BulkheadFull, type ResilienceError, resilienceError } from "../ResilienceError.ts"
 import type { ResilienceObserver } from "../ResilienceObserver.ts"
+import { harmless } from "./observer.ts"
 import { CurrentSlot, type Slot } from "./slot.ts"
 import { type Waiter, WaitQueue } from "./waitQueue.ts"
 
@@ -144,7 +145,7 @@ export class BulkheadImpl {
     this.name = settings.name
     this.settings = settings
     this.snapshot = Ref.get(this.#counts)
-    this.#onChange = observer?.onBulkhead
+    this.#onChange = harmless(observer, "onBulkhead")
     this.#reason = refusal(BulkheadFull, {
       _tag: "BulkheadFull",
       name: settings.name,

@@ -13,13 +13,15 @@ import * as Ref from "effect/Ref"
 import * as Stream from "effect/Stream"
 import type { CallRecord } from "../../CallRecord.ts"
 import { monotonicMillis } from "../../internal/monotonic.ts"
+import * as Check from "../../internal/options.ts"
 import type { Snapshot, Transition } from "../CircuitBreaker.ts"
-import { isInterruption, type Outcome } from "../Classify.ts"
+import { isCancelled, type Outcome, outcomes } from "../Classify.ts"
 import { type CircuitOpen, circuitOpen, type ResilienceError, resilienceError } from "../ResilienceError.ts"
 import type { ResilienceObserver } from "../ResilienceObserver.ts"
 import type { Settings } from "./circuitOptions.ts"
 import * as CircuitState from "./circuitState.ts"
 import { ConsecutiveWindow } from "./circuitWindow.ts"
+import { harmless } from "./observer.ts"
 
 /** A call that came while the circuit was not closed. */
 class Admission {
@@ -62,6 +64,8 @@ export class CircuitBreakerImpl {
   readonly reset: Effect.Effect<void>
   readonly ref: Ref.Ref<CircuitState.CircuitState>
   private readonly listeners = new Set<(transition: Transition) => void>()
+  /** What listeners are being told, and are yet to be. */
+  private readonly untold: Array<Transition> = []
   /** Why callers were refused last, and for how long. */
   private reason: CircuitOpen
   private refusedMillis = 0
@@ -74,7 +78,8 @@ export class CircuitBreakerImpl {
     this.reason = circuitOpen(settings.name, Duration.zero)
     this.ref = Ref.makeUnsafe(CircuitState.initial(settings))
     this.skipsSuccess = settings.emptyWindow instanceof ConsecutiveWindow
-    if (observer?.onTransition !== undefined) this.listeners.add(observer.onTransition)
+    const onTransition = harmless(observer, "onTransition")
+    if (onTransition !== undefined) this.listeners.add(onTransition)
     this.state = Effect.map(Ref.get(this.ref), (state) => state.status)
     this.snapshot = Effect.withFiber((fiber) => Effect.succeed(this.snapshotAt(monotonicMillis(fiber))))
     this.transitions = Stream.callback<Transition>((queue) => {
@@ -195,7 +200,7 @@ export class CircuitBreakerImpl {
     try {
       // A caller whose credential ran out on the way says nothing about the dependency.
       const isCallersFault = call !== undefined && exit._tag === "Failure" && call.isCallersFault(exit.cause)
-      if (!isCallersFault && !isInterruption(exit)) outcome = this.settings.classify(exit)
+      if (!isCallersFault && !isCancelled(fiber, exit)) outcome = this.settings.classify(exit)
     } finally {
       // Also when the rule throws: a probe must give its place back.
       this.record(fiber, generation, probe, startedAt, outcome)
@@ -217,7 +222,10 @@ export class CircuitBreakerImpl {
     ) return
     const now = monotonicMillis(fiber)
     const isSlow = settings.slowMillis !== Infinity && now - startedAt >= settings.slowMillis
-    this.change(CircuitState.settle(settings, state, generation, probe, outcome, isSlow, now))
+    const isKnown = outcomes.includes(outcome)
+    this.change(CircuitState.settle(settings, state, generation, probe, isKnown ? outcome : "ignored", isSlow, now))
+    // A circuit with such a rule would never open, so the call says so.
+    if (!isKnown) Check.oneOf(`CircuitBreaker ${this.name}`, "the result of classify", outcome, outcomes)
   }
 
   private refuse(millis: number, record: CallRecord | undefined): Effect.Effect<never, ResilienceError> {
@@ -252,7 +260,13 @@ export class CircuitBreakerImpl {
       generation: next.generation,
       openings: next.openings
     }
-    for (const listener of this.listeners) listener(transition)
+    // A listener may change the circuit again. All hear of that after they have heard of this.
+    this.untold.push(transition)
+    if (this.untold.length > 1) return
+    for (let i = 0; i < this.untold.length; i++) {
+      for (const listener of this.listeners) listener(this.untold[i]!)
+    }
+    this.untold.length = 0
   }
 
   private snapshotAt(now: number): Snapshot {

@@ -36,7 +36,7 @@ export interface Probe {
 /**
  * @internal
  *
- * - `generation`: changes with `status`. A result counts only in the generation in which its call was admitted.
+ * - `generation`: changes with `status`, and with a reset. A result counts only in the generation in which its call was admitted.
  * - `since`: when `status` began. `openFor`: how long the latest opening was to last.
  * - `openings`: how often the circuit has opened in a row.
  * - `probes`, `successes`: of a half-open circuit; the probes are in the order in which their leases end.

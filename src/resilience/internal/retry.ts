@@ -19,6 +19,7 @@ import type { ResilienceObserver } from "../ResilienceObserver.ts"
 import type { Options, Retrier, RetryInfo } from "../Retry.ts"
 import * as RetryBudget from "../RetryBudget.ts"
 import { deadlineOf, Frame, isCounted, isRepetition, outermostBudget } from "./frame.ts"
+import { harmless } from "./observer.ts"
 import { delayMillis, type DelaySettings, retryAfterMillis } from "./retryDelay.ts"
 import { CurrentSlot, type Slot } from "./slot.ts"
 
@@ -127,7 +128,7 @@ class Attempts {
       this.gaveUp = true
       return Cause.done(this.made)
     }
-    this.retry.observer?.onRetry?.(name, this.made + 1)
+    this.retry.onRetry?.(name, this.made + 1)
     const result: [number, Duration.Duration] = [this.made, Duration.millis(delay)]
     return onRetry === undefined
       ? Effect.succeed(result)
@@ -139,12 +140,12 @@ class Attempts {
 export class RetryImpl implements Retrier<ResilienceError> {
   readonly settings: Settings
   readonly budget: RetryBudget.RetryBudgetImpl | undefined
-  readonly observer: ResilienceObserver | undefined
+  readonly onRetry: ResilienceObserver["onRetry"]
 
   constructor(settings: Settings, where: string, internals: Internals | undefined) {
     this.settings = settings
     this.budget = internals?.budget ?? RetryBudget.fromOption(settings.budget, where)
-    this.observer = internals?.observer
+    this.onRetry = harmless(internals?.observer, "onRetry")
   }
 
   execute<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | ResilienceError, R> {

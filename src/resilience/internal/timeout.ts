@@ -19,6 +19,7 @@ import type { ResilienceObserver } from "../ResilienceObserver.ts"
 import type { Snapshot } from "../Timeout.ts"
 import { DeadlineList, type Entry, keepsDeadlines } from "./deadlineList.ts"
 import { Frame, isInterruptible, unstoppable } from "./frame.ts"
+import { harmless } from "./observer.ts"
 import { CurrentSlot, lingering, type Slot } from "./slot.ts"
 
 /** @internal Times are in milliseconds. */
@@ -124,7 +125,7 @@ export class TimeoutExecution extends Effectable.Mixin(Frame) implements Entry {
       const { timeout } = this.limit
       timeout.running -= 1
       timeout.late += 1
-      timeout.observer?.onLateResult?.(timeout.name)
+      timeout.onLateResult?.(timeout.name)
       if (this.record !== undefined) this.record.lateResults += 1
     }
   }
@@ -141,7 +142,7 @@ export class TimeoutExecution extends Effectable.Mixin(Frame) implements Entry {
     this.state = isInterruptible(work) ? "stopping" : "unstoppable"
     this.sleeper = undefined
     timeout.timedOut += 1
-    timeout.observer?.onTimeout?.(timeout.name)
+    timeout.onTimeout?.(timeout.name)
     work.interruptUnsafe(this.caller.id)
     // Nearly always it has ended by now, and the caller was answered.
     if (work.pollUnsafe() !== undefined) return
@@ -212,13 +213,15 @@ export class TimeoutImpl {
   timedOut = 0
   running = 0
   late = 0
-  readonly observer: ResilienceObserver | undefined
+  readonly onTimeout: ResilienceObserver["onTimeout"]
+  readonly onLateResult: ResilienceObserver["onLateResult"]
   readonly limit: Limit
   readonly total: Limit
 
   constructor(settings: Settings, observer: ResilienceObserver | undefined) {
     this.name = settings.name
-    this.observer = observer
+    this.onTimeout = harmless(observer, "onTimeout")
+    this.onLateResult = harmless(observer, "onLateResult")
     this.settings = settings
     this.snapshot = Effect.sync(() => ({ timedOut: this.timedOut, running: this.running, late: this.late }))
     this.limit = new Limit(this, settings.timeout)
