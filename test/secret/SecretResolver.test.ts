@@ -1,5 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Config, ConfigProvider, Deferred, Effect, Exit, Fiber, Layer, Redacted } from "effect"
+import { ToolMeta, ToolPipeline } from "effect-toolops"
+import { AuthMiddleware } from "effect-toolops/auth"
+import { CacheMiddleware } from "effect-toolops/cache"
+import { RateLimitMiddleware } from "effect-toolops/limit"
+import { ObserveMiddleware } from "effect-toolops/observe"
+import { ResilienceMiddleware } from "effect-toolops/resilience"
 import { SecretConfig, SecretError, SecretProvider, SecretResolver } from "effect-toolops/secret"
 import { TestClock } from "effect/testing"
 import { inspect } from "node:util"
@@ -236,6 +242,33 @@ describe("SecretProvider.env", () => {
       })))
 })
 
+describe("the layers with options from the configuration", () => {
+  it.effect("give the environment's secrets, kept as long as it says", () =>
+    Effect.gen(function*() {
+      process.env.TOOLOPS_SECRET_TEST = "s"
+      yield* Effect.addFinalizer(() => Effect.sync(() => delete process.env.TOOLOPS_SECRET_TEST))
+      const options = { PREFIX: "TOOLOPS_SECRET_", STRICT: "false" }
+      const value = yield* Effect.flatMap(
+        SecretResolver.SecretResolver,
+        (resolver) => resolver.resolveValue("a$b secretref:vars:TOOLOPS_SECRET_TEST")
+      ).pipe(
+        Effect.provide(
+          SecretResolver.layerConfig({ strict: Config.Boolean("STRICT"), ttl: Config.succeed("1 minute" as const) })
+            .pipe(
+              Layer.provide(
+                SecretProvider.layerEnvConfig({
+                  name: Config.succeed("vars"),
+                  prefixes: Config.map(Config.String("PREFIX"), (prefix) => [prefix])
+                })
+              ),
+              Layer.provide(ConfigProvider.layer(ConfigProvider.fromEnvRecord(options)))
+            )
+        )
+      )
+      assert.strictEqual(Redacted.value(value), "a$b s")
+    }))
+})
+
 describe("SecretConfig", () => {
   const reading = <A>(env: Record<string, string>, config: Config.Config<A>) =>
     Effect.provide(
@@ -255,6 +288,32 @@ describe("SecretConfig", () => {
       assert.strictEqual(yield* reading(env, Config.String("URL")), "http://h/")
       assert.strictEqual(yield* reading(env, Config.withDefault(Config.String("NOPE"), "d")), "d")
     }))
+
+  it.effect("resolves the configuration, and nothing that the caller of a tool sends", () => {
+    const echo = ToolMeta.make({ name: "echo", readOnly: true })
+    const input = { text: "secretref:memory:key ${secretref:memory:key} ${HOST} $$" }
+    const Pipeline = ToolPipeline.layer.pipe(Layer.provide([
+      ObserveMiddleware.layerPassthrough,
+      AuthMiddleware.layerPassthrough,
+      RateLimitMiddleware.layerPassthrough,
+      CacheMiddleware.layerPassthrough,
+      ResilienceMiddleware.layerPassthrough
+    ]))
+    return Effect.gen(function*() {
+      const pipeline = yield* ToolPipeline.ToolPipeline
+      const handler = pipeline.wrap(echo, (given: typeof input) => Effect.succeed(given.text))
+      const key = yield* reading({ KEY: "secretref:memory:key" }, Config.Redacted("KEY"))
+      assert.strictEqual(Redacted.value(key), "k-1")
+      const answer = yield* Effect.provide(
+        handler(input),
+        SecretConfig.layer.pipe(
+          Layer.provide(SecretResolver.layer()),
+          Layer.provide(SecretProvider.layer(SecretProvider.memory({ key: "k-1" })))
+        )
+      )
+      assert.strictEqual(answer, input.text)
+    }).pipe(Effect.provide(Pipeline))
+  })
 
   it.effect("fails where a reference cannot be resolved, also where there is a default", () =>
     Effect.gen(function*() {
