@@ -10,8 +10,9 @@ import type { ToolCall } from "../../ToolCall.ts"
 import type { ToolMeta } from "../../ToolMeta.ts"
 import type { Around } from "../../ToolMiddleware.ts"
 import type { AuditError } from "../AuditError.ts"
-import { type AuditRecord, version } from "../AuditRecord.ts"
+import { type AuditRecord, type Caller, version } from "../AuditRecord.ts"
 import * as AuthError from "../AuthError.ts"
+import type { Identity } from "../Identity.ts"
 import { callerOf, cut } from "./auditCaller.ts"
 import type { InputOf } from "./auditInput.ts"
 import type { Recording } from "./auditRecording.ts"
@@ -32,15 +33,46 @@ export interface Seat {
 export const auditSeat = (log: AuditLog["Service"], tool: ToolMeta): Seat | undefined => {
   const recording = log["~recording"]
   if (recording === undefined) return undefined
-  const settings = { log, recording, tool, inputOf: recording.inputOf(tool) }
+  const settings = new Settings(log, recording, tool)
   return log.mode === "required" ? required(settings) : bestEffort(settings)
 }
 
-interface Settings {
+/** What the records of one tool have in common, and what those of one caller after the other have. */
+class Settings {
   readonly log: AuditLog["Service"]
   readonly recording: Recording
-  readonly tool: ToolMeta
   readonly inputOf: InputOf | undefined
+  readonly #tool: ToolMeta
+  readonly #called: AuditRecord["tool"]
+  #identity: Identity | undefined = undefined
+  #caller: Caller | undefined = undefined
+  #allowed: NonNullable<AuditRecord["decision"]> = { allow: true, rule: "", reason: undefined }
+
+  constructor(log: AuditLog["Service"], recording: Recording, tool: ToolMeta) {
+    this.log = log
+    this.recording = recording
+    this.inputOf = recording.inputOf(tool)
+    this.#tool = tool
+    this.#called = { id: tool.id, digest: tool.digest, action: "call" }
+  }
+
+  called(action: string): AuditRecord["tool"] {
+    return action === "call" ? this.#called : { id: this.#tool.id, digest: this.#tool.digest, action: cut(action) }
+  }
+
+  caller(identity: Identity | undefined): Caller | undefined {
+    if (identity === undefined || identity !== this.#identity) {
+      this.#caller = callerOf(identity)
+      // Only what cannot change any more may be remembered.
+      this.#identity = identity !== undefined && Object.isFrozen(identity) ? identity : undefined
+    }
+    return this.#caller
+  }
+
+  allowed(rule: string): AuditRecord["decision"] {
+    const known = this.#allowed
+    return known.rule === rule ? known : this.#allowed = { allow: true, rule: cut(rule), reason: undefined }
+  }
 }
 
 const isRefusal = (outcome: Outcome): boolean =>
@@ -51,6 +83,7 @@ class Entry {
   readonly settings: Settings
   readonly call: ToolCall
   readonly fiber: Running
+  readonly clock: Clock.Clock
   readonly startedAt: number
   readonly startedAtMonotonic: number
   input: AuditRecord["input"] = undefined
@@ -61,7 +94,7 @@ class Entry {
     this.settings = settings
     this.call = call
     this.fiber = fiber
-    const clock = fiber.getRef(Clock.Clock)
+    const clock = this.clock = fiber.getRef(Clock.Clock)
     // The observe stage may have looked at the clocks already; then both tell the same time.
     this.startedAt = call.record.startedAt || clock.currentTimeMillisUnsafe()
     this.startedAtMonotonic = call.record.startedAtMonotonic || monotonicMillisOf(clock)
@@ -133,33 +166,33 @@ class Entry {
   }
 
   toRecord(kind: "call" | "decision" | "outcome"): AuditRecord {
-    const { call, fiber, settings: { recording, tool } } = this
+    const { call, clock, fiber, settings } = this
     const { record } = call
-    const now = monotonicMillisOf(fiber.getRef(Clock.Clock))
-    const isEnd = kind !== "decision" || record.outcome !== undefined
-    const isRefused = isEnd && (record.outcome === "denied" || record.outcome === "unauthenticated")
-    const { rule } = record
+    const now = monotonicMillisOf(clock)
+    const { errorType, outcome, rule } = record
+    const isRefused = outcome === "denied" || outcome === "unauthenticated"
     const span = fiber.cache.span
-    const isOutcome = kind !== "decision"
+    const isEnd = kind !== "decision"
     return {
       version,
       kind,
       callId: cut(call.callId),
       time: this.startedAt,
-      offsetMillis: now - recording.originMillis,
-      caller: callerOf(record.identity),
+      offsetMillis: now - settings.recording.originMillis,
+      caller: settings.caller(record.identity),
       peer: cut(fiber.getRef(CurrentPeer)),
-      tool: { id: tool.id, digest: tool.digest, action: cut(call.action) },
+      tool: settings.called(call.action),
       input: kind === "outcome" ? undefined : this.input,
+      // Before the end there is no outcome yet, so a call that is let in is not refused.
       decision: isRefused
-        ? { allow: false, rule: cut(rule), reason: record.errorType }
+        ? { allow: false, rule: cut(rule), reason: errorType }
         : rule === undefined
         ? undefined
-        : { allow: true, rule: cut(rule), reason: undefined },
-      outcome: isOutcome ? record.outcome : undefined,
-      errorType: isOutcome ? record.errorType : undefined,
-      durationMillis: isOutcome ? now - this.startedAtMonotonic : undefined,
-      attempts: isOutcome ? record.attempts : undefined,
+        : settings.allowed(rule),
+      outcome: isEnd ? outcome : undefined,
+      errorType: isEnd ? errorType : undefined,
+      durationMillis: isEnd ? now - this.startedAtMonotonic : undefined,
+      attempts: isEnd ? record.attempts : undefined,
       traceId: span?.traceId,
       spanId: span?.spanId
     }
