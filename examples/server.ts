@@ -1,8 +1,8 @@
 /**
  * An MCP server whose tools are guarded.
  *
- * `npm run serve` starts it with new API keys and prints what to try. Every setting has a default (see
- * server/settings.ts); nothing else has to run. The tools know nothing of what is around them: who may call them, how
+ * `npm run serve` starts it with new API keys and prints what to try; with `-- --stdio` it speaks over standard input and
+ * output, to whoever has started it. Every setting has a default (see server/settings.ts); nothing else has to run. The tools know nothing of what is around them: who may call them, how
  * often, what is cached and what happens when the upstream misbehaves is said here, in `guards`.
  */
 import { NodeHttpServer, NodeRuntime, NodeServices } from "@effect/platform-node"
@@ -32,10 +32,14 @@ const rules = Rbac.layer({
   }
 })
 
-const callers = (settings: Settings) =>
-  ApiKey.layer().pipe(Layer.provide(
-    ApiKey.layerMemory({ keys: settings.keys.map((key, index) => ({ id: `key-${index + 1}`, ...key })) })
-  ))
+/** Who calls, and what they may do. The pipeline decides by it, and so does the list of tools. */
+const auth = (settings: Settings) =>
+  Layer.merge(
+    ApiKey.layer().pipe(Layer.provide(
+      ApiKey.layerMemory({ keys: settings.keys.map((key, index) => ({ id: `key-${index + 1}`, ...key })) })
+    )),
+    rules
+  )
 
 const limits = (settings: Settings) =>
   RateLimit.layer({
@@ -46,31 +50,41 @@ const limits = (settings: Settings) =>
 const guards = (settings: Settings) =>
   ToolPipeline.layer.pipe(Layer.provide([
     ObserveMiddleware.layer(),
-    AuthMiddleware.layer.pipe(Layer.provide([callers(settings), rules])),
+    AuthMiddleware.layer,
     RateLimitMiddleware.layer.pipe(Layer.provide(limits(settings))),
     CacheMiddleware.layer.pipe(Layer.provide(ToolCache.layerMemory({ maxEntries: 1_000 }))),
     ResilienceMiddleware.layer()
   ]))
 
-const routes = (settings: Settings) => {
-  const parts = Layer.mergeAll(Docs.layer, Notes.layer(settings.notesPath), Quotes.layer)
-  const registrations = McpServer.toolkit(Tools).pipe(
-    Layer.provide(McpOps.headers.layer),
+const partsOf = (settings: Settings) => Layer.mergeAll(Docs.layer, Notes.layer(settings.notesPath), Quotes.layer)
+
+/** The tools as MCP clients get them: each sees those that they may call. Over stdio, whoever has started it calls. */
+const registrations = (settings: Settings, parts: ReturnType<typeof partsOf>) => {
+  const middleware = McpOps.headers
+    .combine(McpOps.visibility(Tools))
+    .combine(McpOps.stdio({ identity: { principal: "stdio", roles: [settings.stdioRole] } }))
+  return McpServer.toolkit(Tools).pipe(
+    Layer.provide(middleware.layer),
     Layer.provide(handlers),
-    Layer.provide([guards(settings), parts])
+    Layer.provide([guards(settings), parts]),
+    Layer.provide(auth(settings))
   )
+}
+
+const server = {
+  name: "effect-toolops-example",
+  version: "0.1.0",
+  protocols: [McpProtocol.v2026_07_28, McpProtocol.v2025_11_25, McpProtocol.v2025_06_18]
+} as const
+
+const routes = (settings: Settings) => {
+  const parts = partsOf(settings)
   const checks = HealthRegistry.layerCheck(HealthCheck.make({
     name: "notes",
     check: Effect.flatMap(Notes.Notes, (notes) => Effect.asVoid(notes.list))
   }))
   return Layer.mergeAll(
-    McpServer.layerHttp({
-      name: "effect-toolops-example",
-      version: "0.1.0",
-      path: "/mcp",
-      protocols: [McpProtocol.v2026_07_28, McpProtocol.v2025_11_25, McpProtocol.v2025_06_18],
-      registrations
-    }),
+    McpServer.layerHttp({ ...server, path: "/mcp", registrations: registrations(settings, parts) }),
     PrometheusRoutes.layer(),
     HealthRoutes.layer().pipe(Layer.provideMerge(checks), Layer.provide([HealthRegistry.layer, parts]))
   )
@@ -95,11 +109,21 @@ const listenProblem = (settings: Settings, cause: unknown): SettingsError => {
     : new SettingsError({ field: "TOOLOPS_HOST", problem: `cannot listen on ${settings.host}` })
 }
 
+const upstream = (settings: Settings) =>
+  settings.quotesUrl === undefined ? Quotes.upstreamLocal : Quotes.upstreamAt(settings.quotesUrl)
+
 /** The whole server. It also gives the upstream, so that whoever starts it can make the upstream fail. */
 export const layer = (settings: Settings) =>
   HttpRouter.serve(routes(settings), { disableLogger: true, disableListenLog: true }).pipe(
     Layer.provideMerge(listen(settings)),
-    Layer.provideMerge(settings.quotesUrl === undefined ? Quotes.upstreamLocal : Quotes.upstreamAt(settings.quotesUrl)),
+    Layer.provideMerge(upstream(settings)),
+    Layer.provide(NodeServices.layer)
+  )
+
+/** The same tools behind the same guards, for one client at the other end of standard input and output. */
+export const layerStdio = (settings: Settings) =>
+  McpServer.layerStdio({ ...server, registrations: registrations(settings, partsOf(settings)) }).pipe(
+    Layer.provide(upstream(settings)),
     Layer.provide(NodeServices.layer)
   )
 
@@ -118,7 +142,7 @@ call() {
     -H 'accept: application/json, text/event-stream' -d '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":
     {"name":"'$2'","arguments":'"$3"',"_meta":${JSON.stringify(meta)}}}'
 }
-# a reader may search, and the second time the answer comes from the cache; a reader may not write, a writer may
+# a reader may search, and the second time the answer comes from the cache; for a reader there is no tool that writes
 call $reader docs_search '{"query":"Layer.provide","limit":2}'
 call $reader notes_add '{"text":"hello"}'
 call $writer notes_add '{"text":"hello"}'
@@ -138,12 +162,17 @@ const meta = {
 }
 
 const serve = Effect.gen(function*() {
-  const [unknown] = process.argv.slice(2)
+  const given = process.argv.slice(2)
+  const unknown = given.find((argument) => argument !== "--stdio")
   if (unknown !== undefined) {
     const known = Object.keys(variables).join(", ")
     return yield* new SettingsError({ field: unknown, problem: `unknown argument, set one of ${known} instead` })
   }
   const settings = yield* load(process.env)
+  if (given.length > 0) {
+    // Ends with its input. What is logged goes to standard error.
+    return yield* Layer.launch(layerStdio(settings)).pipe(Effect.provide(StructuredLogger.layer()))
+  }
   const running = Effect.gen(function*() {
     const { address } = yield* HttpServer.HttpServer
     console.log(instructions(settings, HttpServer.formatAddress(address), yield* Quotes.Upstream))

@@ -5,6 +5,7 @@
 import { NodeRuntime } from "@effect/platform-node"
 import { Client } from "@modelcontextprotocol/sdk/client/index.js"
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js"
+import { McpError } from "@modelcontextprotocol/sdk/types.js"
 import { Cause, Clock, Effect, Exit, Layer, Redacted, Tracer } from "effect"
 import { StructuredLogger } from "effect-toolops/observe"
 import { HttpServer } from "effect/http"
@@ -35,13 +36,25 @@ const connect = (url: string, key: Redacted.Redacted<string> | undefined) =>
       }),
       (client) => Effect.promise(() => client.close())
     ),
-    (client) => (name: string, input: Record<string, unknown> = {}): Effect.Effect<Answer> =>
-      Effect.promise(async () => {
-        const result = await client.callTool({ name, arguments: input })
-        const [first] = result.content as ReadonlyArray<{ readonly text: string }>
-        return { isError: result.isError === true, content: JSON.parse(first.text) }
-      })
+    (client) => ({
+      list: Effect.promise(async () => (await client.listTools()).tools.map((tool) => tool.name).join(" ")).pipe(
+        Effect.catchDefect((error) => Effect.succeed(`refused, ${reasonOf(error)}`))
+      ),
+      call: (name: string, input: Record<string, unknown> = {}): Effect.Effect<Answer> =>
+        Effect.promise(async () => {
+          try {
+            const result = await client.callTool({ name, arguments: input })
+            const [first] = result.content as ReadonlyArray<{ readonly text: string }>
+            return { isError: result.isError === true, content: JSON.parse(first.text) }
+          } catch (error) {
+            if (!(error instanceof McpError)) throw error
+            return { isError: true, content: { _tag: error.message.replace(/^MCP error (-\d+): /, "$1 ") } }
+          }
+        })
+    })
   )
+
+const reasonOf = (error: unknown): string => error instanceof McpError ? (error.data as any)?.reason : String(error)
 
 /** What a caller sees of an answer. */
 const told = ({ content, isError }: Answer): string =>
@@ -63,7 +76,8 @@ const tour = Effect.gen(function*() {
     keys,
     callsPerMinute,
     notesPath: undefined,
-    quotesUrl: undefined
+    quotesUrl: undefined,
+    stdioRole: "reader"
   }
   const spans = recorder()
   const lines: Array<string> = []
@@ -88,16 +102,21 @@ const steps = (
     const { control } = yield* Upstream
     if (control === undefined) return yield* Effect.die("the tour needs an upstream of its own")
     const as = (principal: string) => connect(`${server}/mcp`, keys.find((key) => key.principal === principal)?.key)
-    const [nobody, ruth, walt, bea, quinn] = yield* Effect.forEach(["nobody", "ruth", "walt", "bea", "quinn"], as)
+    const clients = yield* Effect.forEach(["nobody", "ruth", "walt", "bea", "quinn"], as)
+    const [nobody, ruth, walt, bea, quinn] = clients.map((client) => client.call)
+    const [nobodySees, ruthSees, waltSees] = clients.map((client) => client.list)
 
     const { chapter, check, show, summary } = new Transcript()
     const outcome = () => attribute(spans.calls().at(-1), "tool.outcome")
 
     chapter("Who may call")
     const search = { query: "Layer.provide", limit: 3 }
+    yield* check("the tools for nobody", "refused, MissingCredentials", nobodySees)
+    yield* check("the tools for a reader", "docs_search docs_read notes_list quotes_latest", ruthSees)
+    yield* check("the tools for a writer", "docs_search docs_read notes_add notes_list quotes_latest", waltSees)
     yield* check(
-      "a search without a key",
-      "refused, MissingCredentials",
+      "a search without a key finds no tool",
+      "failed, -32602 Tool 'docs_search' not found",
       Effect.map(nobody("docs_search", search), told)
     )
     const first = yield* ruth("docs_search", search)
@@ -126,7 +145,16 @@ const steps = (
     const countNotes = Effect.map(ruth("notes_list"), (answer) => `${answer.content.notes.length} notes, ${outcome()}`)
     yield* check("the notes", "0 notes, ok", countNotes)
     yield* check("the notes again", "0 notes, cached", countNotes)
-    yield* check("a note by a reader", "refused, Forbidden", Effect.map(ruth("notes_add", { text: secret }), told))
+    yield* check(
+      "a note by a reader, for whom there is no such tool",
+      "failed, -32602 Tool 'notes_add' not found",
+      Effect.map(ruth("notes_add", { text: secret }), told)
+    )
+    yield* check(
+      "a tool that there is for nobody",
+      "failed, -32602 Tool 'notes_del' not found",
+      Effect.map(ruth("notes_del", { text: secret }), told)
+    )
     yield* check("a note by a writer", "ok", Effect.map(walt("notes_add", { text: secret }), told))
     yield* check("the notes, no longer from the cache", "1 notes, ok", countNotes)
 

@@ -31,6 +31,8 @@ export interface Settings {
   readonly notesPath: string | undefined
   /** Where quotes come from. Without it the server starts an upstream of its own. */
   readonly quotesUrl: string | undefined
+  /** What whoever has started the server over stdio may do. */
+  readonly stdioRole: "reader" | "writer"
 }
 
 /** Each variable, what it may be, and what it is for. */
@@ -40,7 +42,8 @@ export const variables = {
   TOOLOPS_KEYS_FILE: "a JSON file with a list of { key, principal, roles } (default: new keys at each start)",
   TOOLOPS_LIMIT: "a whole number from 1: how many calls a caller has per minute (default 60)",
   TOOLOPS_NOTES: "the path of a SQLite file for the notes (default: one that is removed at the end)",
-  TOOLOPS_QUOTES_URL: "the http or https address of where quotes come from (default: an upstream of the server's own)"
+  TOOLOPS_QUOTES_URL: "the http or https address of where quotes come from (default: an upstream of the server's own)",
+  TOOLOPS_STDIO_ROLE: "reader or writer: what the caller may do where the server speaks over stdio (default reader)"
 } as const
 
 type Variable = keyof typeof variables
@@ -53,6 +56,8 @@ const field = <A>(name: Variable, make: (name: string) => Config.Config<A>, fall
 
 const Positive = Schema.NumberFromString.check(Schema.isInt(), Schema.isBetween({ minimum: 1, maximum: 1_000_000 }))
 
+const Role = Schema.Literals(["reader", "writer"])
+
 const HttpUrl = Schema.String.check(
   Schema.makeFilter((text: string) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol))
 )
@@ -61,7 +66,7 @@ const KeyFile = Schema.fromJsonString(
   Schema.Array(Schema.Struct({
     key: Schema.RedactedFromValue(Schema.String.check(Schema.isPattern(/^[\x21-\x7e]{16,512}$/))),
     principal: Schema.NonEmptyString,
-    roles: Schema.Array(Schema.Literals(["reader", "writer"]))
+    roles: Schema.Array(Role)
   })).check(
     Schema.makeFilter((keys) => new Set(keys.map(({ key }) => Redacted.value(key))).size === keys.length)
   )
@@ -102,6 +107,7 @@ export const load = (environment: Record<string, string | undefined>): Effect.Ef
       callsPerMinute: yield* field("TOOLOPS_LIMIT", (name) => Config.schema(Positive, name), 60),
       notesPath: (yield* field("TOOLOPS_NOTES", Config.NonEmptyString, "")) || undefined,
       quotesUrl: (yield* field("TOOLOPS_QUOTES_URL", (name) => Config.schema(HttpUrl, name), "")) || undefined,
+      stdioRole: yield* field("TOOLOPS_STDIO_ROLE", (name) => Config.schema(Role, name), "reader"),
       keys: keysFile === ""
         ? yield* newKeys({ principal: "ruth", roles: ["reader"] }, { principal: "walt", roles: ["writer"] })
         : yield* readKeys(keysFile)

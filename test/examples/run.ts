@@ -32,17 +32,20 @@ export const start = (file: string, environment: Record<string, string> = {}, ar
     stderr,
     millis: performance.now() - began
   }))
+  const waitFor = async (text: string, output: () => string): Promise<string> => {
+    while (!output().includes(text)) {
+      if (child.exitCode !== null) throw new Error(`ended before it printed ${text}: ${stderr}`)
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+    return output()
+  }
   return {
     child,
     closed,
     /** Waits until the output has `text`. */
-    printed: async (text: string): Promise<string> => {
-      while (!stdout.includes(text)) {
-        if (child.exitCode !== null) throw new Error(`ended before it printed ${text}: ${stderr}`)
-        await new Promise((resolve) => setTimeout(resolve, 10))
-      }
-      return stdout
-    }
+    printed: (text: string) => waitFor(text, () => stdout),
+    /** Waits until what is printed as errors has `text`. */
+    printedError: (text: string) => waitFor(text, () => stderr)
   }
 }
 

@@ -41,6 +41,7 @@ const mistakes: ReadonlyArray<readonly [title: string, variable: string, value: 
   ["a limit with a unit", "TOOLOPS_LIMIT", "60/min", /whole number from 1/],
   ["a variable that does not exist", "TOOLOPS_PROT", "8080", /expected one of TOOLOPS_HOST, TOOLOPS_PORT/],
   ["a key file that is not there", "TOOLOPS_KEYS_FILE", "/no/such/file.json", /cannot read \/no\/such\/file\.json/],
+  ["a role over stdio that is none", "TOOLOPS_STDIO_ROLE", "admin", /reader or writer/],
   ["an address that is not HTTP", "TOOLOPS_QUOTES_URL", "ftp://example.com", /http or https/]
 ]
 
@@ -148,7 +149,7 @@ describe.concurrent("the example server", () => {
 
   it("answers what it tells to try, and stops cleanly on SIGTERM", () =>
     withFolder(async (folder) => {
-      const { child, closed, printed } = start("server.ts", { TOOLOPS_PORT: "0", TMPDIR: folder })
+      const { child, closed, printed, printedError } = start("server.ts", { TOOLOPS_PORT: "0", TMPDIR: folder })
       const text = await printed("/readyz\n")
       const [, url] = /Listening on (\S+)\/mcp/.exec(text)!
       const [, key] = /^reader=(\S+)$/m.exec(text)!
@@ -171,7 +172,8 @@ describe.concurrent("the example server", () => {
           )
         })
       assert.include(await (await call({ "x-api-key": key! })).text(), `"isError":false`)
-      assert.include(await (await call({})).text(), "MissingCredentials")
+      assert.include(await (await call({})).text(), "Tool 'docs_search' not found")
+      await printedError("unauthenticated")
       assert.match(await (await fetch(`${url}/metrics`)).text(), /tool_call_total\{outcome="unauthenticated"/)
       child.kill("SIGTERM")
       const { code, stderr } = await closed
