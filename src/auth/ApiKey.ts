@@ -16,7 +16,7 @@ import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import { hmacSha256Hex, hmacSha256Pairs, randomBytes, sha256Hex, sha256Pairs } from "../internal/hash.ts"
+import { hmacSha256Bytes, hmacSha256Hex, randomBytes, sha256Bytes, sha256Hex } from "../internal/hash.ts"
 import * as Check from "../internal/options.ts"
 import type { RequestHeadersInput } from "../ToolCall.ts"
 import { type ApiKeyRecord, ApiKeyStore, checkPepper, minimumKeyLength } from "./ApiKeyStore.ts"
@@ -136,7 +136,7 @@ export const make = (store: ApiKeyStore["Service"], options: Options = {}): Auth
 
   const findNow = store["~find"]
   if (findNow === undefined) return Authenticator.make({ authenticate })
-  const digest = secret === undefined ? sha256Pairs : (key: string) => hmacSha256Pairs(secret, key)
+  const digest = secret === undefined ? sha256Bytes : (key: string) => hmacSha256Bytes(secret, key)
   // Looking a key up in memory is cheaper than its checksum.
   return Authenticator.makeNow({ authenticate }, (headers, fiber) => {
     const key = keyOf(headers)

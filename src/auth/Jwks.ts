@@ -23,7 +23,7 @@ import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
 import { type AuthError, refused } from "./AuthError.ts"
 import * as JwtKey from "./internal/jwtKey.ts"
-import { isObject, parseStrictBytes } from "./internal/strictJson.ts"
+import { type KeySet, lifetime, readKeys } from "./internal/keySet.ts"
 
 /**
  * How the set is doing, for health checks.
@@ -128,67 +128,6 @@ const check = (where: string, options: Options): Settings => {
     maxBytes: Check.integer(where, "maxBytes", options.maxBytes ?? 1_048_576, 1, 1_048_576),
     maxKeys: Check.integer(where, "maxKeys", options.maxKeys ?? 100, 1, 1000)
   }
-}
-
-// All but HMAC. What a token may use of them is the authenticator's business.
-const publicAlgorithms = (Object.keys(JwtKey.algorithms) as ReadonlyArray<JwtKey.Algorithm>)
-  .filter((name) => !JwtKey.isSymmetric(name))
-
-interface KeySet {
-  readonly byText: ReadonlyMap<string, JwtKey.VerificationKey>
-  readonly keys: ReadonlyArray<JwtKey.VerificationKey>
-  readonly skipped: Readonly<Record<string, number>>
-  readonly fetchedAt: number
-  readonly freshUntil: number
-  readonly usableUntil: number
-}
-
-// A key that was in the set before is the same object again, so tokens that it has verified stay verified.
-const readKeys = async (
-  body: Uint8Array,
-  maxKeys: number,
-  before: ReadonlyMap<string, JwtKey.VerificationKey> | undefined
-): Promise<Pick<KeySet, "byText" | "keys" | "skipped">> => {
-  const document = parseStrictBytes(body)
-  if (!isObject(document) || !Array.isArray(document.keys)) throw new FetchFailure("not a key set")
-  if (document.keys.length > maxKeys) throw new FetchFailure("too many keys")
-  const byText = new Map<string, JwtKey.VerificationKey>()
-  const kids = new Set<string>()
-  const skipped: Record<string, number> = {}
-  const skip = (why: string) => {
-    skipped[why] = (skipped[why] ?? 0) + 1
-  }
-  for (const jwk of document.keys as ReadonlyArray<unknown>) {
-    const names = JwtKey.fits(jwk, publicAlgorithms)
-    if (typeof names === "string" || !isObject(jwk)) {
-      skip(String(names))
-      continue
-    }
-    const text = JSON.stringify(jwk)
-    const key = before?.get(text) ?? await JwtKey.importJwk(jwk, names).catch(() => undefined)
-    if (key === undefined) {
-      skip("cannot be imported")
-      continue
-    }
-    if (key.kid !== undefined) {
-      if (kids.has(key.kid)) throw new FetchFailure("two keys with one id")
-      kids.add(key.kid)
-    }
-    byText.set(text, key)
-  }
-  return { byText, keys: [...byText.values()], skipped }
-}
-
-const lifetime = (cacheControl: string | undefined, settings: Settings): number => {
-  if (cacheControl === undefined) return settings.timeToLive
-  const maxAge = /(?:^|[\s,])max-age="?(\d{1,10})"?/i.exec(cacheControl)
-  const asked = /no-store|no-cache/i.test(cacheControl)
-    ? 0
-    : maxAge === null
-    ? settings.timeToLive
-    : Number(maxAge[1]) * 1000
-  // Not more often than for unknown keys, whatever the server says.
-  return Math.min(settings.maxTimeToLive, Math.max(asked, settings.cooldown))
 }
 
 const fromSettings = (

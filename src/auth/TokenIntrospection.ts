@@ -16,23 +16,21 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberSet from "effect/FiberSet"
 import * as HttpClient from "effect/http/HttpClient"
-import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import { LRUCache } from "lru-cache"
-import { boundedFetch, checkUrl } from "../internal/boundedFetch.ts"
+import { boundedFetch } from "../internal/boundedFetch.ts"
 import { sha256Hex } from "../internal/hash.ts"
 import { monotonicMillis } from "../internal/monotonic.ts"
-import * as Check from "../internal/options.ts"
 import * as Authenticator from "./Authenticator.ts"
 import * as AuthError from "./AuthError.ts"
 import * as Identity from "./Identity.ts"
 import { ambiguous, authorization, rawAuthorization } from "./internal/credentials.ts"
 import type { Answer } from "./internal/findCaller.ts"
-import { at, claimPath, isFor, isName, millisOf, scopesOf, strings } from "./internal/jwtClaims.ts"
-import { isObject, parseStrictBytes } from "./internal/strictJson.ts"
+import { check, requestFor, type Settings, toIdentity } from "./internal/introspection.ts"
+import { parseStrictBytes } from "./internal/strictJson.ts"
 
 /**
  * Whom to ask and what to make of the answer.
@@ -69,127 +67,6 @@ export interface Options {
   readonly timeout?: Duration.Input | undefined
   readonly maxBytes?: number | undefined
   readonly maxConcurrent?: number | undefined
-}
-
-const optionNames: { readonly [K in keyof Required<Options>]: true } = {
-  url: true,
-  allowInsecureHttp: true,
-  clientId: true,
-  clientSecret: true,
-  clientAuthentication: true,
-  audience: true,
-  issuer: true,
-  clockTolerance: true,
-  principalClaim: true,
-  tenantClaim: true,
-  rolesClaim: true,
-  cacheTtl: true,
-  maxEntries: true,
-  timeout: true,
-  maxBytes: true,
-  maxConcurrent: true
-}
-
-const check = (where: string, options: Options) => {
-  Check.known(where, options, Object.keys(optionNames))
-  const { audience, clientId, clientSecret, issuer } = options
-  if (typeof clientId !== "string" || clientId === "") {
-    throw new TypeError(`${where}: clientId must be a non-empty string`)
-  }
-  if (!Redacted.isRedacted(clientSecret) || Redacted.value<unknown>(clientSecret) === "") {
-    throw new TypeError(`${where}: clientSecret must be a Redacted, non-empty string`)
-  }
-  const audiences = typeof audience === "string" ? [audience] : audience
-  if (audiences !== false && (!Array.isArray(audiences) || audiences.length === 0 || !audiences.every(isName))) {
-    throw new TypeError(`${where}: audience must be a non-empty string, a list of them, or false`)
-  }
-  if (issuer !== undefined && !isName(issuer)) throw new TypeError(`${where}: issuer must be a non-empty string`)
-  const clockTolerance = Check.millis(where, "clockTolerance", options.clockTolerance ?? "30 seconds", {
-    allowZero: true
-  })
-  if (clockTolerance > 300_000) {
-    throw new RangeError(`${where}: clockTolerance must be at most 5 minutes, got ${clockTolerance} ms`)
-  }
-  return {
-    url: checkUrl(where, options.url, options.allowInsecureHttp === true),
-    clientId,
-    clientSecret,
-    isBasic: Check.oneOf(where, "clientAuthentication", options.clientAuthentication ?? "basic", ["basic", "post"]) ===
-      "basic",
-    audiences,
-    issuer,
-    clockTolerance,
-    principal: claimPath(where, "principalClaim", options.principalClaim ?? "sub"),
-    tenant: options.tenantClaim === undefined ? undefined : claimPath(where, "tenantClaim", options.tenantClaim),
-    roles: claimPath(where, "rolesClaim", options.rolesClaim ?? "roles"),
-    cacheTtl: Check.millis(where, "cacheTtl", options.cacheTtl ?? "30 seconds", { allowZero: true }),
-    maxEntries: Check.integer(where, "maxEntries", options.maxEntries ?? 10_000, 1),
-    timeout: Check.millis(where, "timeout", options.timeout ?? "5 seconds"),
-    maxBytes: Check.integer(where, "maxBytes", options.maxBytes ?? 65_536, 1, 1_048_576),
-    maxConcurrent: Check.integer(where, "maxConcurrent", options.maxConcurrent ?? 100, 1)
-  }
-}
-
-type Settings = ReturnType<typeof check>
-
-// RFC 6749, 2.3.1: both parts are form-encoded before they are joined, so a colon in the id cannot move the border.
-const formEncode = (value: string): string => new URLSearchParams([["", value]]).toString().slice(1)
-
-const requestFor = (settings: Settings, token: string): HttpClientRequest.HttpClientRequest => {
-  const secret = Redacted.value(settings.clientSecret)
-  const form = new URLSearchParams({ token, token_type_hint: "access_token" })
-  if (!settings.isBasic) {
-    form.set("client_id", settings.clientId)
-    form.set("client_secret", secret)
-  }
-  const request = HttpClientRequest.post(settings.url.href, { headers: { accept: "application/json" } }).pipe(
-    HttpClientRequest.bodyText(form.toString(), "application/x-www-form-urlencoded")
-  )
-  return settings.isBasic
-    ? HttpClientRequest.setHeader(
-      request,
-      "authorization",
-      `Basic ${btoa(`${formEncode(settings.clientId)}:${formEncode(secret)}`)}`
-    )
-    : request
-}
-
-const isAbsentOr = (value: unknown, is: (value: unknown) => boolean): boolean => value === undefined || is(value)
-
-// Who the token stands for, by what its issuer says. An answer without `active` is no answer.
-const toIdentity = (answer: unknown, settings: Settings, now: number): Identity.Identity | AuthError.AuthError => {
-  if (!isObject(answer) || typeof answer.active !== "boolean") return AuthError.refused("AuthUnavailable")
-  if (!answer.active) return AuthError.refused("TokenInactive")
-  const { clockTolerance } = settings
-  const { exp, iat, nbf } = answer
-  for (const time of [exp, iat, nbf]) {
-    if (!isAbsentOr(time, (value) => millisOf(value) !== undefined)) return AuthError.refused("TokenMalformed")
-  }
-  const expiresAt = exp === undefined ? undefined : millisOf(exp)! + clockTolerance
-  if (expiresAt !== undefined && now >= expiresAt) return AuthError.refused("TokenExpired")
-  if (nbf !== undefined && now < millisOf(nbf)! - clockTolerance) return AuthError.refused("TokenInactive")
-  if (settings.issuer !== undefined && answer.iss !== settings.issuer) return AuthError.refused("InvalidCredentials")
-  if (settings.audiences !== false && isFor(answer.aud, settings.audiences) !== true) {
-    return AuthError.refused("InvalidCredentials")
-  }
-  const principal = at(answer, settings.principal)
-  const tenant = settings.tenant === undefined ? undefined : at(answer, settings.tenant)
-  const held = at(answer, settings.roles)
-  const roles = held === undefined ? [] : strings(held)
-  const scopes = scopesOf(answer)
-  if (!isName(principal) || !isAbsentOr(tenant, isName) || roles === undefined || scopes === undefined) {
-    return AuthError.refused("TokenMalformed")
-  }
-  return Identity.make({
-    principal,
-    tenant: tenant as string | undefined,
-    roles,
-    scopes,
-    method: "introspection",
-    claims: answer,
-    expiresAt: expiresAt === undefined ? undefined : DateTime.makeUnsafe(Math.min(Math.floor(expiresAt), 8.64e15)),
-    issuedAt: iat === undefined ? undefined : DateTime.makeUnsafe(Math.floor(millisOf(iat)!))
-  })
 }
 
 type Found = Option.Option<Identity.Identity>

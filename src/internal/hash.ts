@@ -9,17 +9,10 @@ export const sha256Hex: (text: string) => string = typeof Crypto.hash === "funct
   ? (text) => Crypto.hash("sha256", text, "hex")
   : (text) => Crypto.createHash("sha256").update(text, "utf8").digest("hex")
 
-/** SHA-256 of the UTF-8 bytes of `text`, as 16 characters of two bytes each, of which the first is the lower. */
-export const sha256Pairs: (text: string) => string = typeof Crypto.hash === "function"
-  ? (text) => Crypto.hash("sha256", text, "utf16le")
-  : (text) => pairs(Crypto.createHash("sha256").update(text, "utf8").digest())
-
-// Not every runtime's `digest` knows "utf16le".
-const pairs = (bytes: Uint8Array): string => {
-  let text = ""
-  for (let i = 0; i < bytes.length; i += 2) text += String.fromCharCode(bytes[i]! | bytes[i + 1]! << 8)
-  return text
-}
+/** SHA-256 of the UTF-8 bytes of `text`, as 32 characters from U+0000 to U+00FF. */
+export const sha256Bytes: (text: string) => string = typeof Crypto.hash === "function"
+  ? (text) => Crypto.hash("sha256", text, "binary")
+  : (text) => Crypto.createHash("sha256").update(text, "utf8").digest("binary")
 
 /** Compares two ASCII strings of public length in time that does not depend on where they differ. */
 export const equalConstantTime = (left: string, right: string): boolean => {
@@ -34,9 +27,9 @@ export const randomBytes = (bytes: number): Uint8Array => Crypto.getRandomValues
 export const hmacSha256Hex = (key: string, text: string): string =>
   Crypto.createHmac("sha256", key).update(text, "utf8").digest("hex")
 
-/** The same, as 16 characters of two bytes each, of which the first is the lower. */
-export const hmacSha256Pairs = (key: string, text: string): string =>
-  pairs(Crypto.createHmac("sha256", key).update(text, "utf8").digest())
+/** The same, as 32 characters from U+0000 to U+00FF. */
+export const hmacSha256Bytes = (key: string, text: string): string =>
+  Crypto.createHmac("sha256", key).update(text, "utf8").digest("binary")
 
 /** Makes and checks proofs that bytes come from a holder of a key. A proof is lower-case hexadecimal. */
 export interface Prover {

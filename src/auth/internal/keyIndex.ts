@@ -3,7 +3,7 @@ import { equalText } from "./apiKey.ts"
 // Finds what is kept of a key by the digest of the key, of which it looks at 32 bits to find the place and compares the
 // whole in constant time. Cheaper than a `Map` from digests, which hashes each digest once more to find its place.
 
-/** What has a digest: 16 characters of two bytes each, of which the first is the lower. */
+/** What has a digest: 32 bytes, as characters from U+0000 to U+00FF. */
 export interface Digested {
   readonly digest: string
 }
@@ -16,7 +16,8 @@ export interface KeyIndex<A extends Digested> {
 }
 
 // Digests are spread evenly, so any four of their bytes tell nearly all keys apart.
-const placeOf = (digest: string): number => digest.charCodeAt(0) | digest.charCodeAt(1) << 16
+const placeOf = (digest: string): number =>
+  digest.charCodeAt(0) | digest.charCodeAt(1) << 8 | digest.charCodeAt(2) << 16 | digest.charCodeAt(3) << 24
 
 /** Makes an index. */
 export const makeKeyIndex = <A extends Digested>(): KeyIndex<A> => {
@@ -42,5 +43,4 @@ export const makeKeyIndex = <A extends Digested>(): KeyIndex<A> => {
 }
 
 /** The digest that hexadecimal digits stand for. */
-export const digestOfHex = (hex: string): string =>
-  hex.replace(/(..)(..)/g, (_, low: string, high: string) => String.fromCharCode(parseInt(high + low, 16)))
+export const digestOfHex = (hex: string): string => hex.replace(/../g, (two) => String.fromCharCode(parseInt(two, 16)))
