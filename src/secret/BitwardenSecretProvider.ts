@@ -151,11 +151,12 @@ export const make = (
     throw new TypeError(`${where}: accessToken must be a Redacted, non-empty string`)
   }
   const namesTtl = Check.millis(where, "namesTtl", options.namesTtl ?? "10 minutes", { allowZero: true })
-  const env = { ...options.env, ...checkServer(where, options.serverUrl), BWS_ACCESS_TOKEN: accessToken }
+  // Without colours, which are not JSON.
+  const env = { NO_COLOR: "1", ...options.env, ...checkServer(where, options.serverUrl), BWS_ACCESS_TOKEN: accessToken }
   const program = { ...options, command: options.command ?? "bws", maxBytes: options.maxBytes ?? 1_048_576, env }
   return Effect.map(runner(where, program), (run) => {
     const ask = (...args: ReadonlyArray<string>): Effect.Effect<unknown, Problem> =>
-      Effect.flatMap(run([...args, "--output", "json", "--color", "no"]), (outcome) => {
+      Effect.flatMap(run([...args, "--output", "json"]), (outcome) => {
         if (outcome._tag !== "Exited" || outcome.code !== 0) return Effect.fail(problemOf(outcome))
         const answer = parsed(outcome.output)
         return answer === undefined ? Effect.fail<Problem>("unreadable") : Effect.succeed(answer)

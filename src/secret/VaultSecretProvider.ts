@@ -1,8 +1,9 @@
 /**
  * Takes secrets from the key/value store, version 2, of HashiCorp Vault, over HTTP.
  *
- * A reference is `<path>#<field>` or `<path>#<field>#<version>`. Tokens are renewed in the background. A redirect is never
- * followed, as it would take the token elsewhere: give the address of the cluster, not of a node that redirects.
+ * A reference is `<path>#<field>` or `<path>#<field>#<version>`. Secrets of this store have no leases; the token has, and is
+ * renewed in the background. A redirect is never followed, as it would take the token elsewhere: give the address of the
+ * cluster, not of a node that redirects.
  *
  * @since 0.1.0
  */
@@ -163,10 +164,12 @@ const fromSettings = (
   Effect.gen(function*() {
     const ask = makeAsk(yield* HttpClient.HttpClient, server)
     const fs = yield* FileSystem.FileSystem
-    const jwtFrom = (path: string): Effect.Effect<string, Problem> =>
+    // Kubernetes may be putting another file in its place.
+    const jwtFrom = (path: string, left = 3): Effect.Effect<string, Problem> =>
       Effect.matchEffect(readBounded(fs, path, maxJwtBytes), {
-        onFailure: () => Effect.fail<Problem>("failed"),
+        onFailure: () => left > 1 ? jwtFrom(path, left - 1) : Effect.fail<Problem>("failed"),
         onSuccess: (content) => {
+          if (content === "moved" && left > 1) return jwtFrom(path, left - 1)
           const jwt = typeof content === "string" ? undefined : textOf(content)?.trim()
           return jwt === undefined || jwt === "" ? Effect.fail<Problem>("unreadable") : Effect.succeed(jwt)
         }

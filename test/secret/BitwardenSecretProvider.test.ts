@@ -62,8 +62,8 @@ if (world.hang) setInterval(() => {}, 1000)
 else if (world.print !== undefined) process.stdout.write(world.print)
 else {
   if (process.env.BWS_ACCESS_TOKEN !== "0.token") fail("Error: \\n   0: Access token is not in a valid format: Doesn't contain a decryption key\\n")
-  const options = args.splice(-4)
-  if (options.join(" ") !== "--output json --color no") fail("unexpected options")
+  const options = args.splice(-2)
+  if (options.join(" ") !== "--output json") fail("unexpected options")
   const [noun, verb, id] = args
   if (noun === "project" && verb === "list") print(world.projects)
   else if (noun === "secret" && verb === "list") print(world.secrets.filter((secret) => secret.projectId === id))
@@ -100,7 +100,7 @@ const installed = (options: Partial<BitwardenSecretProvider.Options> = {}) =>
       folder,
       tell,
       calls,
-      asked: () => calls().map(({ args }) => args.slice(0, -4).join(" ")),
+      asked: () => calls().map(({ args }) => args.slice(0, -2).join(" ")),
       get: (ref: string) => outcomeOf(provider.get(ref))
     }
   })
@@ -226,7 +226,7 @@ describe("BitwardenSecretProvider", () => {
         assert.notInclude(args.join(" "), "token")
         assert.deepInclude(env, { BWS_ACCESS_TOKEN: "0.token", BWS_SERVER_URL: "https://vault.example.eu/" })
         const names = Object.keys(env).filter((name) => !/^(?:PATH|HOME|__CF_.*)$/.test(name))
-        assert.sameMembers(names, ["BWS_ACCESS_TOKEN", "BWS_SERVER_URL"])
+        assert.sameMembers(names, ["BWS_ACCESS_TOKEN", "BWS_SERVER_URL", "NO_COLOR"])
       }
     }))
 

@@ -159,6 +159,11 @@ describe("SecretRef", () => {
       const result = SecretRef.parse(text, { strict })
       const found = Result.isSuccess(result) ? result.success : undefined
       if (found !== undefined && found.some((part) => part._tag !== "Literal")) good++
+      if (Result.isFailure(result)) {
+        const [position] = mistake(text, { strict })
+        // Points at what is wrong or right behind it.
+        assert.isTrue(Number(position) >= 0 && Number(position) <= text.length, JSON.stringify(text))
+      }
       assert.deepStrictEqual(found, expected as never, JSON.stringify(text))
     }
     // Enough of the texts hold something, so agreement is no accident.
