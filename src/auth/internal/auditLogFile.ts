@@ -130,7 +130,7 @@ export class LogFile {
       return Effect.matchEffect(checkpoints.append([encodeCheckpoint(now, head)]), {
         onFailure: ({ cause, detail }) => {
           this.#failedAt = now
-          return Effect.logWarning(`AuditLog: no checkpoint could be written: ${detail}`, cause)
+          return Effect.logWarning(`effect-toolops: the audit log has no checkpoint: ${detail}`, cause)
         },
         onSuccess: () => {
           this.#checkpointed = head.seq
