@@ -7,8 +7,7 @@
  * @since 0.1.0
  */
 import * as Clock from "effect/Clock"
-import type * as Config from "effect/Config"
-import * as ConfigModule from "effect/Config"
+import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -148,7 +147,7 @@ class Execution<A, E, R> extends Frame {
   }
 
   mayHedge(): boolean {
-    return RetryBudget.withdraw(this.budget, outermostBudget(this.parent), monotonicMillis(this.caller))
+    return RetryBudget.withdraw(this.budget, outermostBudget(this.parent), monotonicMillis(this.caller)) !== undefined
   }
 
   start(frame: Frame): void {
@@ -254,5 +253,5 @@ export const layer = (options: Options): Layer.Layer<Hedge> => Layer.effect(Hedg
 export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<Hedge, Config.ConfigError> =>
   Layer.effect(
     Hedge,
-    Effect.flatMap(ConfigModule.unwrap(options), (options) => fromOptions(options, "Hedge.layerConfig"))
+    Effect.flatMap(Config.unwrap(options), (options) => fromOptions(options, "Hedge.layerConfig"))
   )

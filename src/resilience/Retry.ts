@@ -7,8 +7,7 @@
  *
  * @since 0.1.0
  */
-import type * as Config from "effect/Config"
-import * as ConfigModule from "effect/Config"
+import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -44,20 +43,21 @@ export interface RetryInfo {
  * - `name`: how metrics call it. Default `retry`.
  * - `maxAttempts`: executions in all, the first included, a whole number from 1. Default 3.
  * - `initialDelay`: before the first retry. Default 100 ms.
- * - `maxDelay`: no retry waits longer, whatever grows or asks. Default 30 seconds.
+ * - `maxDelay`: no retry waits longer, whatever grows or asks. Default 30 seconds, or `initialDelay` where that is more.
  * - `multiplier`: growth of the exponential delay, from 1. Default 2.
  * - `strategy`: `exponential`, `linear` or `constant`. Default `exponential`.
  * - `jitter`: `none`, `full`, `equal` or `decorrelated`. Default `full`.
  * - `retryIf`: which errors are worth another attempt. Default: all but those whose `retryable` (or `isRetryable`) field, or
  *   whose reason's, is false.
  * - `schedule`: your own delays, in place of the four options above it can stand for. It also says when to stop unless
- *   `maxAttempts` is given, and how long to wait unless `maxDelay` is; a delay without end ends the retrying. Time that it
- *   measures itself is the wall clock's, as with all schedules.
+ *   `maxAttempts` is given, and how long to wait unless `maxDelay` is; a delay without end ends the retrying, and one of
+ *   less than 1 ms is 1 ms. Time that it measures itself is the wall clock's, as with all schedules.
  * - `budget`: how many retries the dependency is sent in all, as options or as one that others share; false for any
  *   number. Default: 20 % of the calls plus 10 per second.
  * - `exhausted`: what comes out when the attempts are used up: the `last` error, or a `wrap` around it, a
  *   `ResilienceError` with the reason `RetriesExhausted`. Default `last`.
- * - `onRetry`: run before the wait for each retry.
+ * - `onRetry`: run before the wait for each retry; after it where an attempt that could not be stopped still runs, since
+ *   none is made beside it.
  *
  * An error's own `retryAfter` (a `Duration`, on the error or on its `reason`) is waited for where it is longer than the
  * delay, up to `maxDelay`.
@@ -132,6 +132,8 @@ export interface Retrier<out X> {
  */
 export class Retry extends Context.Service<Retry, Retrier<ResilienceError>>()("effect-toolops/resilience/Retry") {}
 
+const defaultMaxDelay = 30_000
+
 const replacedBySchedule = ["initialDelay", "multiplier", "strategy", "jitter"] as const
 
 /** @internal Fills in the defaults and throws on nonsense. */
@@ -152,8 +154,8 @@ export const resolve = (options: Options | undefined, where: string): Settings =
       throw new TypeError(`${where}: ${name} must be a function, got ${typeof given[name]}`)
     }
   }
-  const maxDelay = Check.millis(where, "maxDelay", given.maxDelay ?? "30 seconds")
   const initialDelay = Check.millis(where, "initialDelay", given.initialDelay ?? "100 millis")
+  const maxDelay = Check.millis(where, "maxDelay", given.maxDelay ?? Math.max(defaultMaxDelay, initialDelay))
   if (given.initialDelay !== undefined && given.maxDelay !== undefined && initialDelay > maxDelay) {
     throw new Check.Conflict(`${where}: initialDelay must be at most maxDelay (${maxDelay} ms), got ${initialDelay} ms`)
   }
@@ -217,5 +219,5 @@ export const layer = (options?: Options): Layer.Layer<Retry> => Layer.effect(Ret
 export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<Retry, Config.ConfigError> =>
   Layer.effect(
     Retry,
-    Effect.flatMap(ConfigModule.unwrap(options), (options) => fromOptions(options, "Retry.layerConfig"))
+    Effect.flatMap(Config.unwrap(options), (options) => fromOptions(options, "Retry.layerConfig"))
   )

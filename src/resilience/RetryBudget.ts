@@ -7,8 +7,7 @@
  *
  * @since 0.1.0
  */
-import type * as Config from "effect/Config"
-import * as ConfigModule from "effect/Config"
+import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -64,6 +63,8 @@ const slices = 10
 // The happy path only counts. The clock is read once in so many calls, so at most these are taken for newer than they are.
 const callsBetweenLooks = 64
 
+const indexOf = (slice: number): number => ((slice % slices) + slices) % slices
+
 /** @internal */
 export class RetryBudgetImpl {
   readonly share: number
@@ -110,22 +111,27 @@ export class RetryBudgetImpl {
     return false
   }
 
-  /** Takes what `allows` has just allowed. */
-  spend(): void {
-    if (this.#hasShare()) {
-      this.#spent += 1
-      this.#spentSlices[this.#index()]! += 1
-    } else {
+  /** Takes what `allows` has just allowed, out of the share or out of the minimum, and gives what puts it back. */
+  spend(): () => void {
+    if (!this.#hasShare()) {
       this.#reserve -= 1
+      return () => {
+        this.#reserve = Math.min(this.#fullReserve, this.#reserve + 1)
+      }
+    }
+    const slice = this.#slice
+    this.#spent += 1
+    this.#spentSlices[indexOf(slice)]! += 1
+    return () => {
+      // What has left the window is no longer counted.
+      if (this.#slice - slice >= slices) return
+      this.#spent -= 1
+      this.#spentSlices[indexOf(slice)]! -= 1
     }
   }
 
   #hasShare(): boolean {
     return this.#spent + 1 <= this.share * this.#calls
-  }
-
-  #index(): number {
-    return ((this.#slice % slices) + slices) % slices
   }
 
   // Lets go of what is older than the window and counts what is new.
@@ -135,7 +141,7 @@ export class RetryBudgetImpl {
       const passed = Math.min(slices, slice - this.#slice)
       for (let i = 0; i < passed; i++) {
         this.#slice = slice - passed + 1 + i
-        const index = this.#index()
+        const index = indexOf(this.#slice)
         this.#calls -= this.#callSlices[index]!
         this.#spent -= this.#spentSlices[index]!
         this.#callSlices[index] = 0
@@ -143,7 +149,7 @@ export class RetryBudgetImpl {
       }
     }
     this.#calls += this.#uncounted
-    this.#callSlices[this.#index()]! += this.#uncounted
+    this.#callSlices[indexOf(this.#slice)]! += this.#uncounted
     this.#uncounted = 0
     if (now > this.#reserveAt) {
       const gained = ((now - this.#reserveAt) / 1000) * this.minPerSecond
@@ -154,7 +160,8 @@ export class RetryBudgetImpl {
 }
 
 /**
- * Takes one repetition out of both budgets, or out of neither.
+ * Takes one repetition out of both budgets, and gives what puts it back if it does not come about. Undefined where one of
+ * them does not allow it.
  *
  * @internal
  */
@@ -162,14 +169,16 @@ export const withdraw = (
   own: RetryBudgetImpl | undefined,
   outer: RetryBudgetImpl | undefined,
   now: number
-): boolean => {
-  if (own !== undefined && !own.allows(now)) return false
-  if (outer !== undefined && outer !== own) {
-    if (!outer.allows(now)) return false
-    outer.spend()
+): (() => void) | undefined => {
+  if (own !== undefined && !own.allows(now)) return undefined
+  const other = outer === own ? undefined : outer
+  if (other !== undefined && !other.allows(now)) return undefined
+  const back = own?.spend()
+  const otherBack = other?.spend()
+  return () => {
+    back?.()
+    otherBack?.()
   }
-  own?.spend()
-  return true
 }
 
 /** @internal A budget as an option: a shared one, options of a new one, or none. */
@@ -219,5 +228,5 @@ export const layer = (options?: Options): Layer.Layer<RetryBudget> => {
 export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<RetryBudget, Config.ConfigError> =>
   Layer.effect(
     RetryBudget,
-    Effect.map(ConfigModule.unwrap(options), (options) => makeUnsafe(options, "RetryBudget.layerConfig"))
+    Effect.map(Config.unwrap(options), (options) => makeUnsafe(options, "RetryBudget.layerConfig"))
   )

@@ -1,17 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Duration, Effect, Exit } from "effect"
+import { Clock, Effect, Exit } from "effect"
 import { Bulkhead, CircuitBreaker, Executor } from "effect-toolops/resilience"
 import { type Position, positions, SweepScheduler } from "../support/interruptSweep.ts"
-import * as ManualClock from "../support/manualClock.ts"
+import { wakeful } from "./support.ts"
 
 /** Work that gives the scheduler a few occasions to let somebody else run. */
 const work = Effect.andThen(Effect.yieldNow, Effect.as(Effect.yieldNow, "done"))
-
-/** A clock on which short sleeps are over at once and long ones never are: back-offs end and timeouts do not. */
-const wakeful: Clock.Clock = {
-  ...ManualClock.make(),
-  sleep: (duration) => Duration.toMillis(duration) < 1000 ? Effect.yieldNow : Effect.never
-}
 
 const show = (position: Position): string => JSON.stringify(position)
 

@@ -12,7 +12,15 @@ import {
   Schedule,
   Scheduler
 } from "effect"
-import { Bulkhead, ResilienceError, Retry, RetryBudget, Timeout } from "effect-toolops/resilience"
+import {
+  Bulkhead,
+  Classify,
+  ResilienceError,
+  ResilienceObserver,
+  Retry,
+  RetryBudget,
+  Timeout
+} from "effect-toolops/resilience"
 import { TestClock } from "effect/testing"
 import { counted, makeInstantClock, makeJumpingClock, wallSteps } from "./support.ts"
 
@@ -33,6 +41,9 @@ class Hinted {
     this.retryAfter = retryAfter
   }
 }
+
+const isTimedOut = (error: unknown): boolean =>
+  error instanceof ResilienceError.ResilienceError && error.reason._tag === "TimedOut"
 
 /** Runs with sleeps that take no time, and gives the sleeps. */
 const instantly = <A, E>(effect: Effect.Effect<A, E>) => {
@@ -132,14 +143,25 @@ describe("Retry", () => {
     Effect.gen(function*() {
       const retry = yield* Retry.make({ maxAttempts: 2 })
       for (
-        const [error, expected] of [[{ retryable: false }, 1], [{ retryable: true }, 2], [{}, 2], [null, 2]] as const
+        const error of [
+          { retryable: false },
+          { isRetryable: false },
+          { reason: { retryable: false } },
+          { reason: { isRetryable: false } },
+          { retryable: true },
+          { isRetryable: true, reason: { isRetryable: false } },
+          { retryable: "false" },
+          {},
+          null
+        ]
       ) {
         let attempts = 0
         yield* instantly(retry.execute(Effect.suspend(() => {
           attempts += 1
           return Effect.fail(error)
         })))
-        assert.strictEqual(attempts, expected)
+        // The same errors as a circuit does not count.
+        assert.strictEqual(attempts, Classify.retryable(Exit.fail(error)) === "ignored" ? 1 : 2, JSON.stringify(error))
       }
     }))
 
@@ -247,6 +269,33 @@ describe("Retry", () => {
         assert.deepStrictEqual((yield* instantly(capped.execute(failing(100).effect))).slept, [1000, 1000])
       }))
 
+    it.effect("of an own schedule are never less than a millisecond, nor more than maxDelay", () =>
+      Effect.gen(function*() {
+        const slept = (options: Retry.Options) =>
+          Effect.gen(function*() {
+            const retry = yield* Retry.make({ maxAttempts: 4, ...options })
+            return (yield* instantly(retry.execute(failing(100).effect))).slept
+          })
+        assert.deepStrictEqual(yield* slept({ schedule: Schedule.forever }), [1, 1, 1])
+        assert.deepStrictEqual(yield* slept({ schedule: Schedule.recurs(2) }), [1, 1])
+        assert.deepStrictEqual(yield* slept({ schedule: Schedule.spaced("400 micros") }), [1, 1, 1])
+        assert.deepStrictEqual(yield* slept({ schedule: Schedule.forever, maxDelay: "500 micros" }), [0.5, 0.5, 0.5])
+        // Whoever says `forever` lets others run in between, and is stopped by them.
+        const retry = yield* Retry.make({ schedule: Schedule.forever, budget: false })
+        const { effect, state } = failing(1_000_000)
+        const fiber = yield* Effect.forkChild(retry.execute(effect))
+        yield* TestClock.adjust("50 millis")
+        yield* Fiber.interrupt(fiber)
+        assert.strictEqual(state.attempts, 51)
+      }))
+
+    it.effect("begin with an initialDelay that is more than the default of maxDelay", () =>
+      Effect.gen(function*() {
+        const retry = yield* Retry.make({ jitter: "none", initialDelay: "5 minutes", maxAttempts: 4 })
+        const { slept } = yield* instantly(retry.execute(failing(100).effect))
+        assert.deepStrictEqual(slept, [300_000, 300_000, 300_000])
+      }))
+
     it.effect("of an own schedule that overflow end the retrying", () =>
       Effect.gen(function*() {
         const retry = yield* Retry.make({ schedule: Schedule.exponential("100 millis"), budget: false })
@@ -291,6 +340,87 @@ describe("Retry", () => {
         assert.strictEqual(attempts, 1)
         yield* TestClock.adjust("1 hour")
         assert.deepStrictEqual(running, { now: 0, most: 1 })
+      }))
+
+    it.effect("neither pays for nor tells of an attempt that is not made", () =>
+      Effect.gen(function*() {
+        // Out of the share, and out of the minimum.
+        for (const limits of [{ share: 1, minPerSecond: 0 }, { share: 0, minPerSecond: 1 }]) {
+          const outer = yield* RetryBudget.make(limits)
+          const inner = yield* RetryBudget.make(limits)
+          const told: Array<unknown> = []
+          const retry = yield* Retry.make({
+            jitter: "none",
+            initialDelay: "1 second",
+            maxAttempts: 2,
+            budget: inner,
+            onRetry: ({ attempt, delay }) => Effect.sync(() => void told.push([attempt, Duration.toMillis(delay)]))
+          }).pipe(Effect.provideService(ResilienceObserver.CurrentResilienceObserver, {
+            onRetry: (_, attempt) => void told.push(attempt)
+          }))
+          const around = yield* Retry.make({ maxAttempts: 2, budget: outer, retryIf: () => false })
+          const timeout = yield* Timeout.make({ timeout: "1 second" })
+          const running = { now: 0, most: 0 }
+          const run = (seconds: number) =>
+            Effect.forkChild(around.execute(retry.execute(timeout.execute(longWork(running, seconds)))))
+          for (let i = 0; i < 5; i++) {
+            const fiber = yield* run(10)
+            yield* TestClock.adjust("2 seconds")
+            assert.isTrue(isTimedOut(yield* Effect.flip(Fiber.join(fiber))))
+            yield* TestClock.adjust("8 seconds")
+          }
+          assert.deepStrictEqual(told, [])
+          for (const budget of [inner, outer]) {
+            assert.deepInclude(yield* budget.snapshot, { repetitions: 0, refused: 0 })
+          }
+          // What was put back is there to be taken, and what comes about is told once it is certain.
+          const fiber = yield* run(1.5)
+          yield* TestClock.adjust("1999 millis")
+          assert.deepStrictEqual(told, [])
+          yield* TestClock.adjust("1 millis")
+          assert.deepStrictEqual(told, [2, [2, 1000]])
+          yield* TestClock.adjust("10 seconds")
+          assert.isTrue(isTimedOut(yield* Effect.flip(Fiber.join(fiber))))
+          for (const budget of [inner, outer]) assert.strictEqual((yield* budget.snapshot).refused, 0)
+        }
+      }))
+
+    it.effect("pays for no attempt when onRetry dies, or the caller goes away before it is made", () =>
+      Effect.gen(function*() {
+        const budget = yield* RetryBudget.make({ share: 1, minPerSecond: 0 })
+        const telling = (onRetry: Retry.Options["onRetry"]) =>
+          Retry.make({ budget, maxAttempts: 2, jitter: "none", initialDelay: "1 second", onRetry })
+        const throws = yield* telling(() => {
+          throw new Error("onRetry")
+        })
+        const dies = yield* telling(() => Effect.die(new Error("onRetry")))
+        for (const retry of [throws, dies]) {
+          const exit = yield* Effect.exit(retry.execute(Effect.fail("no")))
+          assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
+        }
+        const notAnEffect = yield* telling((() => undefined) as unknown as Retry.Options["onRetry"])
+        const exit = yield* Effect.exit(notAnEffect.execute(Effect.fail("no")))
+        assert.include(
+          Exit.isFailure(exit) ? Cause.pretty(exit.cause) : "",
+          "TypeError: Retry retry: onRetry must return an Effect, got undefined"
+        )
+        const timeout = yield* Timeout.make({ timeout: "1 second" })
+        const late = yield* Effect.forkChild(
+          Effect.exit(dies.execute(timeout.execute(Effect.uninterruptible(Effect.sleep("1500 millis")))))
+        )
+        yield* TestClock.adjust("2 seconds")
+        const lateExit = yield* Fiber.join(late)
+        assert.isTrue(Exit.isFailure(lateExit) && Cause.hasDies(lateExit.cause))
+        const waits = yield* telling(undefined)
+        const fiber = yield* Effect.forkChild(waits.execute(Effect.fail("no")))
+        yield* TestClock.adjust("999 millis")
+        assert.strictEqual((yield* budget.snapshot).repetitions, 1)
+        yield* Fiber.interrupt(fiber)
+        assert.strictEqual((yield* budget.snapshot).repetitions, 0)
+        const made = yield* Effect.forkChild(Effect.exit(waits.execute(Effect.fail("no"))))
+        yield* TestClock.adjust("1 second")
+        yield* Fiber.join(made)
+        assert.strictEqual((yield* budget.snapshot).repetitions, 1)
       }))
 
     it.effect("tries again when what could not be stopped has ended during the wait", () =>
@@ -360,12 +490,13 @@ describe("Retry", () => {
     it.effect("leaves nothing in the caller's context, however it ends", () =>
       Effect.gen(function*() {
         const retry = yield* Retry.make({ maxAttempts: 2, schedule: Schedule.recurs(1) })
+        const { clock } = makeInstantClock()
         const endings = [Effect.void, Effect.fail("no"), Effect.die("bug"), Effect.interrupt, failing(1).effect]
         yield* Effect.forEach(endings, (ending) =>
           Effect.withFiber((fiber) => {
             const before = fiber.context
             return Effect.map(Effect.exit(retry.execute(ending)), () => assert.strictEqual(fiber.context, before))
-          }))
+          })).pipe(Effect.provideService(Clock.Clock, clock))
       }))
 
     it.effect("is forgotten by a fiber that was detached from it when it has ended", () =>
@@ -394,9 +525,13 @@ describe("Retry", () => {
   it.effect("makes the same attempts wherever the scheduler lets it yield, and stops at every step", () =>
     Effect.gen(function*() {
       const retry = yield* Retry.make({ schedule: Schedule.recurs(2), budget: false })
+      const { clock } = makeInstantClock()
       const { count, effect } = counted(Effect.andThen(Effect.yieldNow, Effect.fail("no")))
       for (let ops = 3; ops <= 64; ops++) {
-        const run = Effect.provideService(retry.execute(effect), Scheduler.MaxOpsBeforeYield, ops)
+        const run = retry.execute(effect).pipe(
+          Effect.provideService(Scheduler.MaxOpsBeforeYield, ops),
+          Effect.provideService(Clock.Clock, clock)
+        )
         const before = count.started
         assert.deepStrictEqual(yield* Effect.exit(run), Exit.fail("no"))
         assert.strictEqual(count.started - before, 3)

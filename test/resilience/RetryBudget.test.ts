@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Config, ConfigProvider, Effect } from "effect"
+import { Clock, Config, ConfigProvider, Effect, Fiber } from "effect"
 import { Hedge, Retry, RetryBudget } from "effect-toolops/resilience"
+import { TestClock } from "effect/testing"
 import { makeInstantClock, makeJumpingClock, wallSteps } from "./support.ts"
 
 /** A handler that always fails, behind so many layers of retries, and how often it was run. */
@@ -33,6 +34,21 @@ describe("RetryBudget", () => {
       assert.isAtMost(state.executions, 1.2 * calls + 10 * (seconds + 1))
       // The budget is there to be used: nearly all of it is.
       assert.isAtLeast(state.executions, 1.19 * calls)
+    }))
+
+  it.effect("takes back a repetition that was not made, once, and not when the window has passed it anyway", () =>
+    Effect.gen(function*() {
+      const budget = yield* RetryBudget.make({ share: 1, minPerSecond: 0, window: "10 seconds" })
+      const retry = yield* Retry.make({ budget, jitter: "none", initialDelay: "1 minute", maxDelay: "1 minute" })
+      for (const [waited, kept] of [["5 seconds", 1], ["30 seconds", 0]] as const) {
+        const fiber = yield* Effect.forkChild(retry.execute(Effect.fail("no")))
+        yield* TestClock.adjust(waited)
+        assert.strictEqual((yield* budget.snapshot).repetitions, kept)
+        yield* Fiber.interrupt(fiber)
+        assert.strictEqual((yield* budget.snapshot).repetitions, 0)
+        yield* TestClock.adjust("1 hour")
+        assert.strictEqual((yield* budget.snapshot).repetitions, 0)
+      }
     }))
 
   it.effect("does the same where the layers share a budget, and where no time passes", () =>

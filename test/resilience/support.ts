@@ -26,6 +26,12 @@ export const makeInstantClock = () => {
   }
 }
 
+/** A clock on which short sleeps are over at once and long ones never are: back-offs end and timeouts do not. */
+export const wakeful: Clock.Clock = {
+  ...makeInstantClock().clock,
+  sleep: (duration) => Duration.toMillis(duration) < 1000 ? Effect.yieldNow : Effect.never
+}
+
 /** The current clock, but for a wall that can be made to jump. */
 export const makeJumpingClock = Effect.map(Clock.Clock, (base) => {
   let jump = 0

@@ -20,7 +20,7 @@ import type { Options, Retrier, RetryInfo } from "../Retry.ts"
 import * as RetryBudget from "../RetryBudget.ts"
 import { deadlineOf, Frame, isCounted, isRepetition, outermostBudget } from "./frame.ts"
 import { harmless } from "./observer.ts"
-import { delayMillis, type DelaySettings, retryAfterMillis } from "./retryDelay.ts"
+import { delayMillis, type DelaySettings, retryAfterMillis, scheduledMillis } from "./retryDelay.ts"
 import { CurrentSlot, type Slot } from "./slot.ts"
 
 /** @internal Times are in milliseconds. */
@@ -55,6 +55,10 @@ class Attempts {
   gaveUp = false
   previousDelay: number
   lastError: unknown = undefined
+  /** Puts the repetition that is waited for back into the budgets. */
+  back: (() => void) | undefined = undefined
+  /** What is yet to be told of the repetition that is waited for. */
+  tell: (() => Effect.Effect<void>) | undefined = undefined
 
   constructor(retry: RetryImpl, fiber: Fiber.Fiber<unknown, unknown>, frame: Frame) {
     this.retry = retry
@@ -75,14 +79,28 @@ class Attempts {
       // Work that could not be stopped still runs. Beside it a second attempt would be more than was asked for.
       if (this.frame.lingering > 0) {
         this.gaveUp = true
+        this.putBack()
         // The schedule has seen no errors but those of `again`.
         return Effect.fail(this.lastError as E)
       }
-      this.made += 1
-      return again
+      const { tell } = this
+      return tell === undefined ? this.begin(again) : Effect.flatMap(Effect.suspend(tell), () => this.begin(again))
     })
-    const retried = Effect.retry(attempt, this.schedule())
+    // The attempt that was waited for does not come about: it is the caller's interruption, or `onRetry` that died.
+    const retried = Effect.onExitPrimitive(Effect.retry(attempt, this.schedule()), () => this.putBack())
     return this.settings.wrap ? Effect.catch(retried, (error) => Effect.fail(this.wrapped(error))) : retried
+  }
+
+  begin<A, E, R>(again: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    this.back = undefined
+    this.tell = undefined
+    this.made += 1
+    return again
+  }
+
+  putBack(): undefined {
+    this.back?.()
+    this.back = undefined
   }
 
   wrapped<E>(error: E): E | ResilienceError {
@@ -99,7 +117,7 @@ class Attempts {
         (step) => (now: number, error: unknown) =>
           Effect.flatMap(
             step(now, error),
-            ([, delay]) => this.next(error, Math.min(Duration.toMillis(delay), this.settings.maxScheduled))
+            ([, delay]) => this.next(error, scheduledMillis(delay, this.settings.maxScheduled))
           )
       )
     return Schedule.fromStep(steps)
@@ -112,7 +130,7 @@ class Attempts {
 
   /** Whether, and after how long, another attempt follows the one that failed with `error`. */
   next(error: unknown, ownDelay: number): Pull.Pull<[number, Duration.Duration], never, number> {
-    const { maxAttempts, maxDelay, name, onRetry, retryIf } = this.settings
+    const { maxAttempts, maxDelay, retryIf } = this.settings
     this.lastError = error
     // The first error has been asked about before.
     if (this.gaveUp || (this.made > 1 && !retryIf(error))) return Cause.done(this.made)
@@ -122,17 +140,34 @@ class Attempts {
     if (
       this.made >= maxAttempts ||
       !Number.isFinite(delay) ||
-      now + delay >= deadlineOf(this.frame) ||
-      !RetryBudget.withdraw(this.retry.budget, outermostBudget(this.frame.parent), now)
+      now + delay >= deadlineOf(this.frame)
     ) {
       this.gaveUp = true
       return Cause.done(this.made)
     }
-    this.retry.onRetry?.(name, this.made + 1)
-    const result: [number, Duration.Duration] = [this.made, Duration.millis(delay)]
-    return onRetry === undefined
-      ? Effect.succeed(result)
-      : Effect.as(onRetry({ attempt: this.made + 1, delay: result[1], error }), result)
+    this.back = RetryBudget.withdraw(this.retry.budget, outermostBudget(this.frame.parent), now)
+    if (this.back === undefined) {
+      this.gaveUp = true
+      return Cause.done(this.made)
+    }
+    const info: RetryInfo = { attempt: this.made + 1, delay: Duration.millis(delay), error }
+    const result: [number, Duration.Duration] = [this.made, info.delay]
+    if (this.frame.lingering === 0) return Effect.as(this.told(info), result)
+    // Should that still run when the wait is over, there is nothing to tell of.
+    this.tell = () => this.told(info)
+    return Effect.succeed(result)
+  }
+
+  told(info: RetryInfo): Effect.Effect<void> {
+    const { name, onRetry } = this.settings
+    this.retry.onRetry?.(name, info.attempt)
+    if (onRetry === undefined) return Effect.void
+    const result: unknown = onRetry(info)
+    // Effect ends a fiber that is given anything else at once, without its finalizers.
+    if (!Effect.isEffect(result)) {
+      throw new TypeError(`Retry ${name}: onRetry must return an Effect, got ${typeof result}`)
+    }
+    return result as Effect.Effect<void>
   }
 }
 
@@ -156,7 +191,8 @@ export class RetryImpl implements Retrier<ResilienceError> {
       const frame = new Frame(parent)
       this.count(fiber, frame)
       fiber.setContext(Context.add(outside, CurrentSlot, frame))
-      // A fiber that is being interrupted skips both handlers. It then keeps the frame to its end, which does no harm.
+      // A fiber that is being interrupted skips both handlers, and so carries the frame to its end: finalizers around this
+      // call that retry do so out of its budget. To take the frame off there, too, would cost every call a finalizer.
       return Effect.matchCauseEffect(effect, {
         onSuccess: (value) => {
           fiber.setContext(outside)

@@ -41,6 +41,13 @@ export interface DelaySettings {
 // What `Duration` can still tell from nothing.
 const nanosecond = 1e-6
 
+// A schedule that never waits and never ends would be a loop that lets nobody else run.
+const shortestScheduled = 1
+
+/** @internal Milliseconds to wait where a schedule asks for `delay`, and `longest` is the most. */
+export const scheduledMillis = (delay: Duration.Duration, longest: number): number =>
+  Math.min(Math.max(shortestScheduled, Duration.toMillis(delay)), longest)
+
 // A product that overflowed, or is not a number, comes out as the longest delay.
 const clamp = (millis: number, { maxDelay }: DelaySettings): number =>
   millis < nanosecond ? Math.min(nanosecond, maxDelay) : millis < maxDelay ? millis : maxDelay
