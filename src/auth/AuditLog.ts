@@ -11,9 +11,11 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
+import type { Definition } from "../internal/metricSeries.ts"
 import * as Check from "../internal/options.ts"
 import { consoleSink } from "./internal/auditConsole.ts"
 import * as Internal from "./internal/auditMemory.ts"
+import { auditLag, auditQueued, auditTotal } from "./internal/auditMeter.ts"
 import { open, resolve } from "./internal/auditOpen.ts"
 import { AuditLog, optionNames, type Options, recordingNames, type Sink } from "./internal/auditService.ts"
 
@@ -104,6 +106,15 @@ export const layerConfig = (sink: Sink, options: Config.Wrap<Options>): Layer.La
       (given) => openSink("AuditLog.layerConfig", { ...given, write: sink.write })
     )
   )
+
+/**
+ * The metrics of logs that write in the background: records written and lost, how long they waited, and how many wait. They
+ * go to the metrics of the program that opens the log.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const metrics: ReadonlyArray<Definition> = [auditTotal, auditLag, auditQueued]
 
 /**
  * Provides no log, in so many words. A call costs nothing more than without an `AuditLog`.

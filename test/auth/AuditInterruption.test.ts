@@ -212,6 +212,6 @@ for (const mode of ["best-effort", "required"] as const) {
       // None that never began, and each outcome many times.
       assert.strictEqual(calls.size, begun.length)
       for (const outcome of [...outcomes, "interrupted"]) assert.isAbove(told.get(outcome) ?? 0, 1000, outcome)
-    })
+    }, 120_000)
   })
 }

@@ -8,6 +8,13 @@ const programs: ReadonlyArray<readonly [file: string, shown: ReadonlyArray<RegEx
     /^ada searches +done for ada$/m,
     /^ada removes +refused: Forbidden$/m
   ]],
+  ["audit.ts", [
+    /^ada of acme: docs:search ok .*\n +of its input: \{"query":"effect"\}/m,
+    /^ada of acme: hr:salaries denied .*\n +of its input: \{\}/m,
+    /^999 more refusals are told as a count$/m,
+    /^CEF:0\|effect-toolops\|effect-toolops\|1\|call:denied\|/m,
+    /^refused: it cannot be recorded$/m
+  ]],
   ["limit.ts", [
     /^(ada docs:search +passes\n){3}ada docs:search +refused by per-caller, come back within 1 s\nbob docs:search +passes$/m,
     /^bob models:train +refused by training/m

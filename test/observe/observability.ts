@@ -3,6 +3,7 @@
  * is not. Run it after a change of metrics: `node -C @effect-toolops/source test/observe/observability.ts`.
  */
 import { Context, Effect, Metric } from "effect"
+import { AuditLog } from "effect-toolops/auth"
 import { PrometheusRoutes, ToolMetrics } from "effect-toolops/observe"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
@@ -10,7 +11,7 @@ import { join } from "node:path"
 /** Every name under which Prometheus finds a sample of ours, with the labels that it may have. */
 export const exposed = (): ReadonlyMap<string, ReadonlyArray<string>> => {
   const names = new Map<string, ReadonlyArray<string>>()
-  for (const definition of ToolMetrics.all) {
+  for (const definition of [...ToolMetrics.all, ...AuditLog.metrics]) {
     const context = Context.make(Metric.MetricRegistry, new Map())
     ToolMetrics.series(definition, {})(1, context)
     const text = Effect.runSync(Effect.provideContext(PrometheusRoutes.make()(), context))
@@ -41,6 +42,9 @@ const late = sample(ToolMetrics.lateTotal)
 const callCount = sample(ToolMetrics.callDuration, "_count")
 const callBucket = sample(ToolMetrics.callDuration, "_bucket")
 const execBucket = sample(ToolMetrics.execDuration, "_bucket")
+const [audit = "", auditLag = ""] = AuditLog.metrics.map((definition) =>
+  sample(definition, definition.type === "histogram" ? "_bucket" : "")
+)
 
 const rate = (series: string, by: string, window = "5m"): string => `sum by (${by}) (rate(${series}[${window}]))`
 
@@ -91,6 +95,13 @@ const rules: ReadonlyArray<Rule> = [
     for: "10m",
     severity: "warning",
     summary: "More than 20 % of the calls of {{ $labels.tool_id }} are refused"
+  },
+  {
+    alert: "ToolAuditRecordsLost",
+    expr: `sum(increase(${audit}{result="lost"}[5m])) > 0`,
+    for: "0m",
+    severity: "critical",
+    summary: "Records of the audit log are lost"
   },
   {
     alert: "ToolCacheRatioFalling",
@@ -156,6 +167,12 @@ const panels: ReadonlyArray<Panel> = [
     title: "Decisions of limits",
     unit: "ops",
     queries: [[rate(limit, "limit, decision"), "{{limit}} {{decision}}"]]
+  },
+  { title: "Records of the audit log", unit: "ops", queries: [[rate(audit, "result"), "{{result}}"]] },
+  {
+    title: "Lag of the audit log, p99",
+    unit: "s",
+    queries: [[`histogram_quantile(0.99, ${rate(auditLag, "le")})`, "lag"]]
   }
 ]
 

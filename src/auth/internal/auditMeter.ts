@@ -41,6 +41,9 @@ export class AuditMeter {
 
   constructor(context: Context.Context<never>) {
     this.#context = context
+    // There from the start: a rise from nothing is no rise for whoever watches for losses.
+    this.#written(0, context)
+    this.#lost(0, context)
   }
 
   wrote(count: number, lagMillis: number): void {
