@@ -209,6 +209,37 @@ describe("McpOps.authenticate", () => {
     }))
 })
 
+describe("McpOps.stdio", () => {
+  it.effect("makes the configured caller known, in place of none and of no other", () =>
+    Effect.gen(function*() {
+      const speaksFor = (middleware: McpOps.Middleware) =>
+        McpTest.makeClient(
+          McpServer.toolkit(Tools).pipe(
+            Layer.provide(McpOps.headers.combine(middleware).layer),
+            Layer.provide(handlers),
+            Layer.provide(pipeline({ auth: userHeader }))
+          ),
+          { protocols: [McpProtocol.v2026_07_28] }
+        )
+      const client = yield* speaksFor(McpOps.stdio({ credentials: { "x-user": Redacted.make("ada") } }))
+      const result = yield* client.callTool({ name: "who_am_i", arguments: { word: "hi" } })
+      assert.deepStrictEqual(result.structuredContent, { principal: "ada", word: "hi" })
+      // No header proves this one, so a stage that looks at headers alone finds nobody.
+      const other = yield* speaksFor(McpOps.stdio({ identity: { principal: "grace", roles: ["reader"] } }))
+      assert.isTrue((yield* other.callTool({ name: "who_am_i", arguments: { word: "hi" } })).isError)
+    }))
+
+  it("takes either credentials or an identity", () => {
+    assert.throws(() => McpOps.stdio({}), /exactly one of credentials and identity/)
+    assert.throws(
+      () => McpOps.stdio({ credentials: {}, identity: { principal: "ada" } }),
+      /exactly one of credentials and identity/
+    )
+    assert.throws(() => McpOps.stdio({ identity: { principal: "" } }), /principal must be a non-empty string/)
+    assert.throws(() => McpOps.stdio({ user: "ada" } as never), /unknown option "user"/)
+  })
+})
+
 describe("an MCP server whose toolkit is guarded", () => {
   const refusals = [
     [

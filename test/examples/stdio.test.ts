@@ -8,9 +8,7 @@ const root = fileURLToPath(new URL("../..", import.meta.url))
 
 interface Session {
   readonly client: Client
-  readonly transport: StdioClientTransport
   readonly logged: () => string
-  readonly closed: Promise<void>
 }
 
 const withServer = async (environment: Record<string, string>, use: (session: Session) => Promise<void>) => {
@@ -25,11 +23,10 @@ const withServer = async (environment: Record<string, string>, use: (session: Se
   transport.stderr!.on("data", (text: unknown) => logged += String(text))
   const client = new Client({ name: "stdio-test", version: "0.0.0" })
   const errors: Array<Error> = []
-  client.onerror = (error) => errors.push(error)
-  const closed = new Promise<void>((resolve) => client.onclose = resolve)
+  Object.assign(client, { onerror: (error: Error) => errors.push(error) })
   await client.connect(transport)
   try {
-    await use({ client, transport, logged: () => logged, closed })
+    await use({ client, logged: () => logged })
   } finally {
     await client.close()
   }
