@@ -153,6 +153,16 @@ describe("the input of a call in the audit log", () => {
       }))
   }
 
+  it.effect("keeps no tool from being called, whatever its Schema does", () =>
+    Effect.gen(function*() {
+      const broken = Schema.suspend((): Schema.Codec<{ readonly q: string }, unknown> => {
+        throw new Error("canary")
+      })
+      const told = yield* inputOf({ fields: { "*": ["q"] } }, { q: "x" }, tool({ input: broken }))
+      // What cannot be looked through may be sensitive.
+      assert.deepStrictEqual(told, { digest: sha256("{\"q\":\"x\"}"), fields: undefined })
+    }))
+
   it.effect("is not looked at when the call is refused again", () =>
     Effect.gen(function*() {
       const { records, run } = yield* audited()

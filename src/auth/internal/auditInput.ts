@@ -78,7 +78,7 @@ const namesFor = (
 
 const digestOf = (tool: ToolMeta, hash: (text: string) => string): (input: unknown) => string | undefined => {
   const schema = tool.input
-  const encode = schema === undefined ? undefined : Schema.encodeUnknownExit(Schema.toCodecJson(schema))
+  const encode = schema === undefined ? undefined : encoderOf(schema)
   const toJson = schema !== undefined && isPlain(schema.ast) ? canonicalJsonOf(schema.ast) : canonicalJson
   // What is no JSON as the handler gets it (dates, bigints, classes) may be by its Schema.
   const textOf = (input: unknown): string | undefined => {
@@ -95,6 +95,15 @@ const digestOf = (tool: ToolMeta, hash: (text: string) => string): (input: unkno
     if (input === undefined) return undefined
     const text = textOf(input)
     return text === undefined ? undefined : hash(text)
+  }
+}
+
+// A Schema that has no JSON form must not keep the auth stage from its tool.
+const encoderOf = (schema: NonNullable<ToolMeta["input"]>) => {
+  try {
+    return Schema.encodeUnknownExit(Schema.toCodecJson(schema))
+  } catch {
+    return undefined
   }
 }
 
@@ -135,12 +144,17 @@ const isMarkedItself = (ast: SchemaAST.AST): boolean =>
 const isSensitive = (tool: ToolMeta, name: string): boolean => {
   if (tool.input === undefined) return false
   const members: Array<SchemaAST.AST> = []
-  const isWhole = visit([tool.input.ast], (ast) => {
-    if (ast._tag !== "Objects") return
-    for (const property of ast.propertySignatures) if (String(property.name) === name) members.push(property.type)
-    for (const index of ast.indexSignatures) members.push(index.type)
-  })
-  return isWhole || visit(members, () => {})
+  try {
+    const isWhole = visit([tool.input.ast], (ast) => {
+      if (ast._tag !== "Objects") return
+      for (const property of ast.propertySignatures) if (String(property.name) === name) members.push(property.type)
+      for (const index of ast.indexSignatures) members.push(index.type)
+    })
+    return isWhole || visit(members, () => {})
+  } catch {
+    // A Schema that cannot be looked through may hide a mark.
+    return true
+  }
 }
 
 /** Visits every reading of the Schemas. True when one of them is marked. */

@@ -37,7 +37,7 @@ export const open = (
     const acknowledged = (record: AuditRecord): Effect.Effect<void, AuditError> =>
       Effect.callback((resume) => {
         const refused = queue.push(record, (error) => resume(error === undefined ? Effect.void : Effect.fail(error)))
-        if (refused !== undefined) resume(Effect.fail(refused))
+        if (refused !== undefined) resume(Effect.fail(refused()))
       })
     const close = Effect.suspend(() => {
       recording.stop()

@@ -85,8 +85,11 @@ export class AuditQueue {
     return this.#entered - this.#left
   }
 
-  /** Takes a record in. Returns why it cannot, after which `acknowledge` is not called. */
-  push(record: AuditRecord, acknowledge: Acknowledge | undefined): AuditError | undefined {
+  /**
+   * Takes a record in. Returns what makes the error when it cannot, after which `acknowledge` is not called: most are lost
+   * without anybody asking why, and an error with its stack costs more than all the rest.
+   */
+  push(record: AuditRecord, acknowledge: Acknowledge | undefined): (() => AuditError) | undefined {
     const { maxQueued } = this.#bounds
     const error = this.#isClosed
       ? errors.closed
@@ -98,7 +101,7 @@ export class AuditQueue {
       : undefined
     if (error !== undefined) {
       this.lose(1)
-      return error()
+      return error
     }
     this.#entered += 1
     this.#records.push(record)

@@ -28,6 +28,7 @@ export class Recording {
   readonly #intervalMillis: number
   #emit: (record: AuditRecord) => void = () => {}
   #stopTimer: (() => void) | undefined = undefined
+  #isStopped = false
 
   constructor(settings: ReturnType<typeof resolveRecording>, context: Context.Context<never>) {
     this.inputOf = settings.inputOf
@@ -56,14 +57,14 @@ export class Recording {
   isFirst(refusal: AuditRecord): boolean {
     const isFirst = this.#repeats.isFirst(refusal)
     if (!isFirst) this.repeated += 1
-    if (this.#stopTimer === undefined) this.start()
+    this.start()
     return isFirst
   }
 
   /** Notes a refusal that has been told in full, so that those after it are counted. */
   open(refusal: AuditRecord): void {
     this.#repeats.open(refusal)
-    if (this.#stopTimer === undefined) this.start()
+    this.start()
   }
 
   /** Whether this caller of this tool has been refused of late after having been let in. */
@@ -86,6 +87,7 @@ export class Recording {
 
   /** Tells what has been counted, and counts no more by itself. */
   stop(): void {
+    this.#isStopped = true
     this.#stopTimer?.()
     this.tell()
   }
@@ -96,6 +98,7 @@ export class Recording {
 
   // Runs only while something is being counted, so a program without refusals has no timer.
   start(): void {
+    if (this.#stopTimer !== undefined || this.#isStopped) return
     const timer = Effect.runForkWith(this.#context)(Effect.suspend(() => {
       const again: Effect.Effect<void> = Effect.flatMap(Effect.sleep(this.#intervalMillis), () => {
         this.tell()
