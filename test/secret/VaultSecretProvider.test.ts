@@ -20,9 +20,11 @@ const connected = (options: Partial<VaultSecretProvider.Options> = {}, Services 
   Effect.gen(function*() {
     const vault = yield* makeVault
     vault.state.secrets.set("secret/data/shop/db", [{ password: "old" }, { password: "new", user: "ada", value: "v" }])
-    const provider = yield* Effect.provide(
+    // Clients have connections, which end with their layer.
+    const services = yield* Layer.build(Services)
+    const provider = yield* Effect.provideContext(
       VaultSecretProvider.make({ address: vault.address, auth: token(), ...options }),
-      Services
+      services
     )
     return { ...vault, provider, get: (ref: string) => outcomeOf(provider.get(ref)) }
   })
@@ -198,6 +200,8 @@ describe("VaultSecretProvider", () => {
       const { port } = other.address() as { readonly port: number }
       for (const Client of [FetchHttpClient.layer, NodeHttpClient.layerUndici, NodeHttpClient.layerNodeHttp]) {
         const { get, state } = yield* connected({}, Layer.merge(Client, NodeFileSystem.layer))
+        state.secrets.set("secret/data/a%20b/c%3Fd%23e", [{ f: "s" }])
+        assert.strictEqual(yield* get("a b/c?d%23e#f#1"), "found s")
         state.override = (request, response) => {
           if (!request.path.includes("/data/")) return false
           response.writeHead(307, { location: `http://127.0.0.1:${port}${request.path}` }).end()
