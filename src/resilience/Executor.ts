@@ -83,20 +83,24 @@ export class Executor extends Context.Service<Executor, Runner<RateLimitError | 
 
 // A part is told from its options by what it can do.
 const part = <O extends object, P extends object>(
+  where: string,
   given: O | P | undefined,
   make: (options: O) => Effect.Effect<P>
-): Effect.Effect<P | undefined> =>
-  given === undefined ? Effect.undefined : "execute" in given ? Effect.succeed(given as P) : make(given as O)
+): Effect.Effect<P | undefined> => {
+  if (given === undefined) return Effect.undefined
+  Check.object(where, given)
+  return "execute" in given ? Effect.succeed(given as P) : make(given as O)
+}
 
 const fromOptions = (options: Options, where: string): Effect.Effect<Runner<RateLimitError | ResilienceError>> => {
   Check.known(where, options, Object.keys(optionNames))
   // The parts' constructors throw here, and make the parts each time the effect is run.
   const parts = Effect.all({
-    rateLimiter: part(options.rateLimiter, RateLimiter.make),
-    bulkhead: part(options.bulkhead, Bulkhead.make),
-    breaker: part(options.circuitBreaker, CircuitBreaker.make),
-    retry: part<Retry.Options, Retry.Retrier<ResilienceError>>(options.retry, Retry.make),
-    timeout: part(options.timeout, Timeout.make)
+    rateLimiter: part(`${where}: rateLimiter`, options.rateLimiter, RateLimiter.make),
+    bulkhead: part(`${where}: bulkhead`, options.bulkhead, Bulkhead.make),
+    breaker: part(`${where}: circuitBreaker`, options.circuitBreaker, CircuitBreaker.make),
+    retry: part<Retry.Options, Retry.Retrier<ResilienceError>>(`${where}: retry`, options.retry, Retry.make),
+    timeout: part(`${where}: timeout`, options.timeout, Timeout.make)
   })
   return Effect.map(parts, ({ rateLimiter, ...parts }) => {
     const run = compose(parts)

@@ -13,14 +13,14 @@ import * as Check from "../internal/options.ts"
 /**
  * What to answer with.
  *
- * - `fallback`: run in place of the effect that failed. It is given the error.
+ * - `fallback`: run in place of the effect that failed: another effect, or a function that makes one of the error.
  * - `onlyIf`: which errors are answered. Default: all.
  *
  * @category options
  * @since 0.1.0
  */
 export interface Options<out A, out E, out R> {
-  readonly fallback: (error: unknown) => Effect.Effect<A, E, R>
+  readonly fallback: Effect.Effect<A, E, R> | ((error: unknown) => Effect.Effect<A, E, R>)
   readonly onlyIf?: ((error: unknown) => boolean) | undefined
 }
 
@@ -43,15 +43,18 @@ const optionNames: { readonly [K in keyof Required<Options<unknown, unknown, unk
 export const makeUnsafe = <A, E, R>(options: Options<A, E, R>, where = "Fallback.make"): Fallback<A, E, R> => {
   Check.known(where, options, Object.keys(optionNames))
   const { fallback, onlyIf } = options
-  if (typeof fallback !== "function") {
-    throw new TypeError(`${where}: fallback must be a function, got ${typeof fallback}`)
+  // Asked for first: there are effects that are functions.
+  const isEffect = Effect.isEffect(fallback)
+  if (!isEffect && typeof fallback !== "function") {
+    throw new TypeError(`${where}: fallback must be an Effect or a function that gives one, got ${typeof fallback}`)
   }
+  const answer = isEffect ? () => fallback : fallback
   if (onlyIf !== undefined && typeof onlyIf !== "function") {
     throw new TypeError(`${where}: onlyIf must be a function, got ${typeof onlyIf}`)
   }
   return {
     execute: <A1, E1, R1>(effect: Effect.Effect<A1, E1, R1>): Effect.Effect<A | A1, E | E1, R | R1> =>
-      onlyIf === undefined ? Effect.catch(effect, fallback) : Effect.catchIf(effect, onlyIf, fallback)
+      onlyIf === undefined ? Effect.catch(effect, answer) : Effect.catchIf(effect, onlyIf, answer)
   }
 }
 
@@ -65,7 +68,7 @@ export const makeUnsafe = <A, E, R>(options: Options<A, E, R>, where = "Fallback
  * import { Fallback } from "effect-toolops/resilience"
  *
  * const program = Effect.gen(function*() {
- *   const fallback = yield* Fallback.make({ fallback: () => Effect.succeed([]) })
+ *   const fallback = yield* Fallback.make({ fallback: Effect.succeed([]) })
  *   return yield* fallback.execute(Effect.fail("the index is down"))
  * })
  *

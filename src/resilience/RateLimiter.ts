@@ -7,8 +7,7 @@
  *
  * @since 0.1.0
  */
-import type * as Config from "effect/Config"
-import * as ConfigModule from "effect/Config"
+import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -21,7 +20,7 @@ import { RateLimiterImpl, type Settings } from "./internal/rateLimiter.ts"
  * What a rate limiter is made of.
  *
  * - `name`: how errors call it. Default `rateLimiter`.
- * - `rate`: tokens per second, more than 0. Default 100.
+ * - `rate`: tokens per second, from 1e-9, which is one in 32 years. Default 100.
  * - `burst`: tokens that are saved up while nobody calls, a whole number from 1. Default 10.
  * - `onExceeded`: `fail`, or `wait` for the tokens. Default `fail`.
  * - `maxWait`: how long a caller waits at most. Default 1 second. Needs `onExceeded: "wait"`.
@@ -94,6 +93,9 @@ export class RateLimiter extends Context.Service<RateLimiter, {
   readonly snapshot: Effect.Effect<Snapshot>
 }>()("effect-toolops/resilience/RateLimiter") {}
 
+// With less, the time until a large burst is full again would overflow, and no refusal could say when to come back.
+const minRate = 1e-9
+
 /** @internal Fills in the defaults and throws on nonsense. */
 export const resolve = (options: Options | undefined, where: string): Settings => {
   const given = options ?? {}
@@ -104,7 +106,7 @@ export const resolve = (options: Options | undefined, where: string): Settings =
   }
   return {
     name: Check.text(where, "name", given.name ?? "rateLimiter"),
-    rate: Check.finite(where, "rate", given.rate ?? 100, { above: 0 }),
+    rate: Check.finite(where, "rate", given.rate ?? 100, { minimum: minRate }),
     burst: Check.integer(where, "burst", given.burst ?? 10, 1),
     maxWait: waits ? Check.millis(where, "maxWait", given.maxWait ?? "1 second") : 0
   }
@@ -145,5 +147,5 @@ export const layer = (options?: Options): Layer.Layer<RateLimiter> => {
 export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<RateLimiter, Config.ConfigError> =>
   Layer.effect(
     RateLimiter,
-    Effect.map(ConfigModule.unwrap(options), (options) => makeUnsafe(options, "RateLimiter.layerConfig"))
+    Effect.map(Config.unwrap(options), (options) => makeUnsafe(options, "RateLimiter.layerConfig"))
   )

@@ -8,8 +8,7 @@
  *
  * @since 0.1.0
  */
-import type * as Config from "effect/Config"
-import * as ConfigModule from "effect/Config"
+import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -24,8 +23,10 @@ import { CurrentResilienceObserver, type ResilienceObserver } from "./Resilience
  *
  * - `name`: how errors call it. Default `timeout`.
  * - `timeout`: for one execution. Default 30 seconds; `Infinity` sets no limit.
- * - `total`: for what is run through `executeTotal`: all attempts and the waits between them. Default: no limit.
+ * - `total`: for what is run through `executeTotal`: all attempts and the waits between them. Default: no limit. Not less
+ *   than a `timeout` that is given, unless that is `Infinity`.
  * - `grace`: how long interrupted work may take to clean up before its caller is answered without it. Default 1 second.
+ *   Work that cannot be interrupted has none; work that waits for such work in fibers of its own does.
  *
  * @category options
  * @since 0.1.0
@@ -94,10 +95,15 @@ export class Timeout extends Context.Service<Timeout, {
 export const resolve = (options: Options | undefined, where: string): Settings => {
   const given = options ?? {}
   Check.known(where, given, Object.keys(optionNames))
+  const timeout = Check.millis(where, "timeout", given.timeout ?? "30 seconds", { allowInfinite: true })
+  const total = Check.millis(where, "total", given.total ?? Infinity, { allowInfinite: true })
+  if (given.timeout !== undefined && timeout !== Infinity && timeout > total) {
+    throw new Check.Conflict(`${where}: timeout must be at most total (${total} ms), got ${timeout} ms`)
+  }
   return {
     name: Check.text(where, "name", given.name ?? "timeout"),
-    timeout: Check.millis(where, "timeout", given.timeout ?? "30 seconds", { allowInfinite: true }),
-    total: Check.millis(where, "total", given.total ?? Infinity, { allowInfinite: true }),
+    timeout,
+    total,
     grace: Check.millis(where, "grace", given.grace ?? "1 second", { allowZero: true })
   }
 }
@@ -139,5 +145,5 @@ export const layer = (options?: Options): Layer.Layer<Timeout> =>
 export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<Timeout, Config.ConfigError> =>
   Layer.effect(
     Timeout,
-    Effect.flatMap(ConfigModule.unwrap(options), (options) => fromSettings(resolve(options, "Timeout.layerConfig")))
+    Effect.flatMap(Config.unwrap(options), (options) => fromSettings(resolve(options, "Timeout.layerConfig")))
   )

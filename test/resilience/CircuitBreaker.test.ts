@@ -257,9 +257,8 @@ describe("CircuitBreaker", () => {
     it.effect("does not hide what becomes of a call that it cannot reach", () =>
       Effect.gen(function*() {
         const timeout = yield* Timeout.make({ timeout: "1 second" })
-        for (
-          const work of [Effect.andThen(Effect.sleep("1 second"), Effect.fail("no")), timeout.execute(Effect.never)]
-        ) {
+        const fails: Effect.Effect<unknown, unknown> = Effect.andThen(Effect.sleep("1 second"), Effect.fail("no"))
+        for (const work of [fails, timeout.execute(Effect.never)]) {
           const breaker = yield* CircuitBreaker.make({ maxFailures: 1 })
           const fiber = yield* Effect.forkChild(Effect.uninterruptible(Effect.exit(breaker.execute(work))), {
             startImmediately: true

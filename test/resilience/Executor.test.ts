@@ -118,6 +118,14 @@ describe("Executor", () => {
     assert.throws(() => Executor.make({ circuitBreaker: { maxFailures: 0 } }), /maxFailures must be an integer/)
     assert.throws(() => Executor.make({ timeout: { timeout: NaN } }), /timeout must be a duration/)
     assert.throws(() => Executor.make({ breaker: {} } as {}), /Executor.make: unknown option "breaker"/)
+    for (const part of ["rateLimiter", "bulkhead", "circuitBreaker", "retry", "timeout"]) {
+      for (const nonsense of [null, true, false, 5]) {
+        assert.throws(
+          () => Executor.make({ [part]: nonsense }),
+          `Executor.make: ${part}: expected an object of options, got ${nonsense}`
+        )
+      }
+    }
   })
 
   it.effect("is provided by its layer, with options from the configuration where wanted", () =>

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit } from "effect"
+import { Cause, Context, Effect, Exit } from "effect"
 import { Fallback } from "effect-toolops/resilience"
 
 describe("Fallback", () => {
@@ -8,6 +8,27 @@ describe("Fallback", () => {
       const fallback = yield* Fallback.make({ fallback: (error) => Effect.succeed(`instead of ${error}`) })
       assert.strictEqual(yield* fallback.execute(Effect.fail("no")), "instead of no")
       assert.strictEqual(yield* fallback.execute(Effect.succeed("yes")), "yes")
+    }))
+
+  it.effect("answers with another effect, which is run anew each time", () =>
+    Effect.gen(function*() {
+      let runs = 0
+      const fallback = yield* Fallback.make({ fallback: Effect.sync(() => ++runs) })
+      const answer = fallback.execute(Effect.fail("down"))
+      assert.strictEqual(yield* answer, 1)
+      assert.strictEqual(yield* answer, 2)
+      assert.strictEqual(yield* fallback.execute(Effect.succeed(0)), 0)
+      const some = yield* Fallback.make({ fallback: Effect.succeed("instead"), onlyIf: (error) => error === "down" })
+      assert.strictEqual(yield* some.execute(Effect.fail("down")), "instead")
+      assert.strictEqual(yield* Effect.flip(some.execute(Effect.fail("wrong input"))), "wrong input")
+    }))
+
+  it.effect("answers with a service, whose key is an effect and a function", () =>
+    Effect.gen(function*() {
+      class Answer extends Context.Service<Answer, string>()("test/Answer") {}
+      const fallback = yield* Fallback.make({ fallback: Answer })
+      const run: Effect.Effect<string, string, Answer> = fallback.execute(Effect.fail("down"))
+      assert.strictEqual(yield* Effect.provideService(run, Answer, "provided"), "provided")
     }))
 
   it.effect("answers only the errors it was asked to", () =>
@@ -35,10 +56,12 @@ describe("Fallback", () => {
     }))
 
   it("refuses nonsense and says who, what and what came", () => {
-    assert.throws(
-      () => Fallback.make({ fallback: Effect.succeed(1) as any }),
-      "Fallback.make: fallback must be a function, got object"
-    )
+    for (const nonsense of [{ _tag: "Success" }, 5, undefined, null]) {
+      assert.throws(
+        () => Fallback.make({ fallback: nonsense as any }),
+        `Fallback.make: fallback must be an Effect or a function that gives one, got ${typeof nonsense}`
+      )
+    }
     assert.throws(
       () => Fallback.make({ fallback: () => Effect.void, onlyIf: true as any }),
       "Fallback.make: onlyIf must be a function, got boolean"

@@ -279,7 +279,7 @@ describe("an executor's short way", () => {
       assert.strictEqual(Effect.runSync(circuitBreaker.state), "closed", where)
       if (scheduler.didInterrupt) interrupted += 1
     }
-    assert.isAbove(interrupted, 200)
+    assert.isAbove(interrupted, 5000)
   })
 
   it.effect("gives each attempt its own deadline, and none to what is detached from the call", () =>

@@ -181,6 +181,7 @@ describe("Hedge", () => {
     Effect.gen(function*() {
       const hedge = yield* Hedge.make({ delay: "1 millis", maxHedges: 2, budget: false })
       const { count, effect } = counted(Effect.andThen(Effect.yieldNow, Effect.never))
+      // Interrupted between two turns of the scheduler. Each number of operations lets the turns end at other steps.
       for (let ops = 3; ops <= 64; ops++) {
         for (let position = 0; position < 64; position++) {
           const fiber = yield* hedge.execute(effect).pipe(

@@ -9,7 +9,10 @@ const work = Effect.andThen(Effect.yieldNow, Effect.as(Effect.yieldNow, "done"))
 
 const show = (position: Position): string => JSON.stringify(position)
 
-/** Runs `scenario` at every position and says how often the fiber was really interrupted. */
+/**
+ * Runs `scenario` at every position and says how often the fiber was really interrupted: at most positions it has ended
+ * before. Nearly as often as that is what each test asks for.
+ */
 const sweep = (scenario: (scheduler: SweepScheduler, where: string) => void): number => {
   let interrupted = 0
   for (const position of positions) {
@@ -36,7 +39,7 @@ describe("interruption at every position", () => {
       assert.isDefined(fiber.pollUnsafe(), where)
       assert.deepStrictEqual(countsOf(bulkhead), idle, where)
     })
-    assert.isAbove(interrupted, 200)
+    assert.isAbove(interrupted, 1400)
   })
 
   it("loses and gains no slot that is handed to a waiter", () => {
@@ -52,7 +55,7 @@ describe("interruption at every position", () => {
       assert.deepStrictEqual(after.pollUnsafe(), Exit.succeed("done"), where)
       assert.deepStrictEqual(countsOf(bulkhead), idle, where)
     })
-    assert.isAbove(interrupted, 200)
+    assert.isAbove(interrupted, 1800)
   })
 
   it("loses and gains no probe of a half-open circuit", () => {
@@ -76,7 +79,7 @@ describe("interruption at every position", () => {
       assert.strictEqual(Effect.runSync(breaker.execute(Effect.succeed("next"))), "next", where)
       assert.strictEqual(Effect.runSync(breaker.state), "closed", where)
     })
-    assert.isAbove(interrupted, 200)
+    assert.isAbove(interrupted, 1800)
   })
 
   it("loses and gains nothing of an executor with all parts", () => {
@@ -90,7 +93,7 @@ describe("interruption at every position", () => {
       assert.deepStrictEqual(countsOf(bulkhead), idle, where)
       assert.strictEqual(Effect.runSync(circuitBreaker.state), "closed", where)
     })
-    assert.isAbove(interrupted, 200)
+    assert.isAbove(interrupted, 380)
   })
 
   it("loses and gains nothing of an executor whose first attempt fails", () => {
@@ -107,7 +110,7 @@ describe("interruption at every position", () => {
       assert.deepStrictEqual(countsOf(bulkhead), idle, where)
       assert.strictEqual(Effect.runSync(circuitBreaker.state), "closed", where)
     })
-    assert.isAbove(interrupted, 200)
+    assert.isAbove(interrupted, 4800)
   })
 
   it("loses and gains no slot and no probe when an executor's caller waits for both", () => {
@@ -126,6 +129,6 @@ describe("interruption at every position", () => {
       assert.deepStrictEqual(countsOf(bulkhead), idle, where)
       assert.strictEqual(Effect.runSync(circuitBreaker.snapshot).probes, 0, where)
     })
-    assert.isAbove(interrupted, 200)
+    assert.isAbove(interrupted, 2200)
   })
 })

@@ -145,6 +145,7 @@ describe("RateLimiter", () => {
 
     it.effect("loses and gains nothing, wherever callers are interrupted", () =>
       Effect.gen(function*() {
+        // Interrupted between two turns of the scheduler. Each number of operations lets the turns end at other steps.
         for (let ops = 3; ops <= 64; ops++) {
           const limiter = yield* RateLimiter.make({ rate: 1, burst: 2, onExceeded: "wait", maxWait: "1 hour" })
           for (let position = 0; position < 64; position++) {
@@ -188,6 +189,17 @@ describe("RateLimiter", () => {
       }))
   })
 
+  it.effect("can say when to come back at the lowest rate, for as many tokens as there may be", () =>
+    Effect.gen(function*() {
+      const burst = Number.MAX_SAFE_INTEGER
+      const limiter = yield* RateLimiter.make({ rate: 1e-9, burst })
+      yield* limiter.tokens(burst)
+      const error = yield* Effect.flip(limiter.tokens(burst))
+      assert.isTrue(Number.isFinite(retryAfter(error)))
+      const encoded = Schema.encodeSync(RateLimitError.RateLimitError)(error)
+      assert.deepStrictEqual(JSON.parse(JSON.stringify(encoded)).reason.retryAfter, retryAfter(error))
+    }))
+
   it.effect("is not moved by steps of the wall clock", () =>
     Effect.gen(function*() {
       const { clock, jump } = yield* makeJumpingClock
@@ -225,8 +237,9 @@ describe("RateLimiter", () => {
         }
         return "nothing was thrown"
       }
-      for (const [value, came] of [[0, "0"], [-1, "-1"], [NaN, "NaN"], [Infinity, "Infinity"], ["5", "a string"]]) {
-        assert.strictEqual(message({ rate: value }), `RateLimiter.make: rate must be a number > 0, got ${came}`)
+      const rates = [[0, "0"], [-1, "-1"], [NaN, "NaN"], [Infinity, "Infinity"], ["5", "a string"]]
+      for (const [value, came] of [...rates, [Number.MIN_VALUE, "5e-324"], [9e-10, "9e-10"]]) {
+        assert.strictEqual(message({ rate: value }), `RateLimiter.make: rate must be a number >= 1e-9, got ${came}`)
       }
       for (const [value, came] of [[0, "0"], [-1, "-1"], [1.5, "1.5"], [NaN, "NaN"], [Infinity, "Infinity"]]) {
         assert.strictEqual(message({ burst: value }), `RateLimiter.make: burst must be an integer >= 1, got ${came}`)

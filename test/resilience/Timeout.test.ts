@@ -313,7 +313,8 @@ describe("Timeout", () => {
         const inner = yield* Timeout.make(long)
         const executor = yield* Executor.make({ bulkhead: {}, circuitBreaker: {}, retry: {}, timeout: long })
         const hedge = yield* Hedge.make({ delay: "300 millis" })
-        const ways: Record<string, <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, unknown>> = {
+        type Work = Effect.Effect<unknown, unknown>
+        const ways: Record<string, (work: Work) => Work> = {
           "an attempt": (effect) => inner.execute(effect),
           "an attempt in an attempt": (effect) => inner.execute(inner.execute(effect)),
           "a tool": (effect) => executor.execute(effect),
@@ -321,7 +322,7 @@ describe("Timeout", () => {
           "a hedge": (effect) => hedge.execute(effect),
           "a tool's later attempt": (effect) => {
             let attempts = 0
-            return executor.execute(Effect.suspend(() => ++attempts === 1 ? Effect.fail("no") : effect))
+            return executor.execute(Effect.suspend((): Work => ++attempts === 1 ? Effect.fail("no") : effect))
           },
           "tools in parallel": (effect) =>
             Effect.all([executor.execute(effect), inner.execute(Effect.never)], { concurrency: 2 }),
@@ -656,6 +657,18 @@ describe("Timeout", () => {
         message({ timout: 5 }),
         "Timeout.make: unknown option \"timout\", expected one of name, timeout, total, grace"
       )
+      assert.strictEqual(
+        message({ timeout: "5 minutes", total: "1 second" }),
+        "Timeout.make: timeout must be at most total (1000 ms), got 300000 ms"
+      )
+      // Each is taken for what it says where the other is left out, equal, or no limit.
+      for (
+        const options of [{ total: "1 second" }, { timeout: 5, total: 5 }, { timeout: Infinity, total: 5 }, {
+          timeout: "5 minutes"
+        }] as const
+      ) {
+        assert.strictEqual(message(options), "nothing was thrown")
+      }
       assert.throws(() => Timeout.layer({ timeout: 0 }), "Timeout.layer: timeout must be a duration > 0, got 0 ms")
     })
 

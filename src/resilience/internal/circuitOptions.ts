@@ -69,12 +69,14 @@ export interface TimeWindowOptions {
  * - `maxFailures`: failures in a row that open the circuit, a whole number from 1. Default 5.
  * - `window`: opens on a share of the calls instead. Not together with `maxFailures`.
  * - `resetTimeout`: how long the circuit stays open before a call may try. Default 30 seconds. A `Schedule` gives the
- *   lengths of the first, second, ... opening in a row; its last length, or its 64th, goes for all that follow.
+ *   lengths of the first, second, ... opening in a row; its last length, or its 64th, goes for all that follow. It is
+ *   stepped through twice, to be checked at once and for the random numbers of whoever makes the breaker.
  * - `maxResetTimeout`: the longest opening that a `Schedule` may ask for. Default 1 hour.
  * - `halfOpenMaxRequests`: the probes that a half-open circuit lets through, a whole number from 1. Default 1.
  * - `halfOpenSuccesses`: successful probes that close it, from 1 to `halfOpenMaxRequests`. Default 1.
  * - `probeLease`: how long a probe keeps its place without an answer. Default 30 seconds.
- * - `classify`: which results are failures. Default `Classify.all`. Not asked about interruption, which is ignored.
+ * - `classify`: which results are failures. Default `Classify.all`. Not asked about interruption, which is ignored. The
+ *   call dies where it answers anything but an `Outcome`.
  *
  * @category options
  * @since 0.1.0
@@ -149,6 +151,7 @@ const resolveWindow = (options: Options, where: string): Window => {
   const { maxFailures, window } = options
   if (window === undefined) return new ConsecutiveWindow(Check.integer(where, "maxFailures", maxFailures ?? 5, 1))
   if (maxFailures !== undefined) throw new Check.Conflict(`${where}: maxFailures and window cannot be used together`)
+  Check.object(`${where}: window`, window)
   const shared = ["type", "failureRate", "minimumCalls", "slowCall"]
   if (window.type === "count") {
     Check.known(`${where}: window`, window, [...shared, "size"])
