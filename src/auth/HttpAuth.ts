@@ -153,6 +153,27 @@ export const middleware = (options: Options = {}): HttpRouter.Middleware<{
 }
 
 /**
+ * The same with options from configuration.
+ *
+ * @category middleware
+ * @since 0.1.0
+ */
+export const middlewareConfig = (options: Config.Wrap<Options>): HttpRouter.Middleware<{
+  provides: CurrentIdentity
+  handles: AuthError.AuthError
+  error: never
+  requires: never
+  layerError: Config.ConfigError
+  layerRequires: Authenticator.Authenticator
+}> =>
+  HttpRouter.middleware<{ provides: CurrentIdentity; handles: AuthError.AuthError }>()(
+    Effect.gen(function*() {
+      const settings = check("HttpAuth.middlewareConfig", yield* Config.unwrap(options))
+      return around(yield* Authenticator.Authenticator, settings)
+    })
+  )
+
+/**
  * The same for the endpoints of an `HttpApi`: `HttpApiEndpoint.get(...).middleware(HttpAuth.HttpApiAuth)`.
  *
  * @category middleware
