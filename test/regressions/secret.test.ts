@@ -1,12 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Deferred, Effect, Exit, Fiber, Layer, PlatformError, Redacted, Scope } from "effect"
-import { BitwardenSecretProvider, SecretProvider, SecretResolver } from "effect-toolops/secret"
+import { Cause, Deferred, Effect, Exit, Fiber, Layer, PlatformError, Redacted, Scope, Stream } from "effect"
+import { BitwardenSecretProvider, SecretProvider, SecretResolver, VaultSecretProvider } from "effect-toolops/secret"
+import { FetchHttpClient } from "effect/http"
 import { TestClock } from "effect/testing"
 import { readFileSync } from "node:fs"
 import { inspect } from "node:util"
 import * as Public from "../../src/secret/index.ts"
 import { outcomeOf, resolverOf } from "../secret/resolving.ts"
 import { Processes, sh, stubs } from "../secret/stubs.ts"
+import { makeVault } from "../secret/vaultServer.ts"
 
 // What the Go library and its integrations got wrong about secrets, one test each.
 
@@ -171,6 +173,34 @@ describe("secret regressions", () => {
         for (const text of texts) assert.notInclude(text, "v-4711")
       }).pipe(Effect.provide(resolverOf([broken.provider, SecretProvider.memory({ a: "v-4711" })])))
     })
+
+    it.effect("a secret that is rotated is noticed, and an older version can be had", () =>
+      Effect.gen(function*() {
+        const secrets = new Map([["a", "1"]])
+        const two = yield* Effect.forkChild(
+          Effect.flatMap(
+            SecretResolver.SecretResolver,
+            (resolver) =>
+              Stream.runForEach(Stream.take(resolver.changes("secretref:memory:a"), 2), (one) =>
+                Effect.sync(() => secrets.set("a", `${Redacted.value(one)}2`)))
+          ).pipe(Effect.provide(resolverOf([SecretProvider.memory(secrets)])))
+        )
+        yield* Effect.promise(() =>
+          new Promise((resolve) => setTimeout(resolve, 50))
+        )
+        yield* TestClock.adjust("1 minute")
+        yield* Fiber.join(two)
+        assert.strictEqual(secrets.get("a"), "122")
+
+        const vault = yield* makeVault
+        vault.state.secrets.set("secret/data/a", [{ value: "old" }, { value: "new" }])
+        const provider = yield* VaultSecretProvider.make({
+          address: vault.address,
+          auth: { type: "token", token: Redacted.make("root") }
+        }).pipe(Effect.provide([FetchHttpClient.layer, Processes]))
+        assert.strictEqual(yield* outcomeOf(provider.get("a#value#1")), "found old")
+        assert.strictEqual(yield* outcomeOf(provider.get("a")), "found new")
+      }))
 
     it("there are providers for the environment, files, Vault, 1Password and others by their programs", () => {
       for (

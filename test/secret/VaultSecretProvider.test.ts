@@ -1,14 +1,14 @@
 import { NodeFileSystem, NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Config, ConfigProvider, Effect, Fiber, Layer, Redacted } from "effect"
-import { SecretProvider, VaultSecretProvider } from "effect-toolops/secret"
+import { Config, ConfigProvider, Effect, Fiber, Layer, Redacted, Stream } from "effect"
+import { SecretProvider, SecretResolver, VaultSecretProvider } from "effect-toolops/secret"
 import { FetchHttpClient } from "effect/http"
 import { TestClock } from "effect/testing"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import * as Http from "node:http"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { outcomeOf } from "./resolving.ts"
+import { outcomeOf, resolverOf } from "./resolving.ts"
 import { makeVault } from "./vaultServer.ts"
 
 const Platform = Layer.merge(FetchHttpClient.layer, NodeFileSystem.layer)
@@ -81,6 +81,27 @@ describe("VaultSecretProvider", () => {
         "deleted#value#1": "found 1"
       }
       for (const [ref, outcome] of Object.entries(refs)) assert.strictEqual(yield* get(ref), outcome, ref)
+    }))
+
+  it.effect("hands on a secret that has been rotated to who watches it, and to a text that holds two", () =>
+    Effect.gen(function*() {
+      const { provider, state } = yield* connected()
+      yield* Effect.gen(function*() {
+        const resolver = yield* SecretResolver.SecretResolver
+        const seen: Array<string> = []
+        yield* Effect.forkScoped(
+          Stream.runForEach(
+            resolver.changes("${secretref:vault:shop/db#user}:${secretref:vault:shop/db#password}"),
+            (value) => Effect.sync(() => void seen.push(Redacted.value(value)))
+          )
+        )
+        yield* until(() => seen.length === 1)
+        state.secrets.set("secret/data/shop/db", [{}, {}, { user: "ada", password: "newest" }])
+        yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 100)))
+        yield* TestClock.adjust("1 minute")
+        yield* until(() => seen.length === 2)
+        assert.deepStrictEqual(seen, ["ada:new", "ada:newest"])
+      }).pipe(Effect.scoped, Effect.provide(resolverOf([provider])))
     }))
 
   it.effect("asks in its namespace and mount, and encodes what a path may not hold", () =>
