@@ -44,6 +44,18 @@ const programs: ReadonlyArray<readonly [file: string, shown: ReadonlyArray<RegEx
       /refused: BulkheadFull +asked 0 times$/m
     ]
   ],
+  ["host-http.ts", [
+    /^Turin +401 No credentials were presented\nTurin +200 Sun in Turin\nTurin +200 Sun in Turin\nLisbon +200/m,
+    /^Lisbon +429 The rate limit is used up \(retry-after is set\)\nthe handler ran 2 times$/m
+  ]],
+  ["host-mcp-sdk.ts", [
+    /^nobody +refused: MissingCredentials\n(ada +Sun in Turin\n){2}ada +Sun in Lisbon\nada +refused: RateLimited$/m,
+    /^the handler ran 2 times$/m
+  ]],
+  ["host-ai-sdk.ts", [
+    /^call-2 Sun in Turin\ncall-3 Sun in Lisbon\ncall-4 The rate limit is used up\nThat is all I can find out\.$/m,
+    /^the handler ran 2 times$/m
+  ]],
   [
     "secret.ts",
     [
