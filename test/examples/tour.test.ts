@@ -6,11 +6,15 @@ import { run } from "./run.ts"
 
 // What the tour promises to show, in this order: the step, and what a client must have seen.
 const story: ReadonlyArray<readonly [step: string, came: string]> = [
-  ["a search without a key", "refused, MissingCredentials"],
+  ["the tools for nobody", "refused, MissingCredentials"],
+  ["the tools for a reader", "docs_search docs_read notes_list quotes_latest"],
+  ["the tools for a writer", "docs_search docs_read notes_add notes_list quotes_latest"],
+  ["a search without a key finds no tool", "failed, -32602 Tool 'docs_search' not found"],
   ["a search by a reader", "ok, 3 matches"],
   ["a path that leads out of the folder", "failed, DocumentNotFound"],
   ["the same search again", "the same answer, cached"],
-  ["a note by a reader", "refused, Forbidden"],
+  ["a note by a reader, for whom there is no such tool", "failed, -32602 Tool 'notes_add' not found"],
+  ["a tool that there is for nobody", "failed, -32602 Tool 'notes_del' not found"],
   ["a note by a writer", "ok"],
   ["21 calls of one reader", "20 pass, 1 refused"],
   ["the refusal says when to come back", "RateLimited, within 3 seconds"],
