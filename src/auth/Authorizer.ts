@@ -16,6 +16,7 @@ import type { ToolMeta } from "../ToolMeta.ts"
 import type { AuthError } from "./AuthError.ts"
 import type { Identity } from "./Identity.ts"
 import { failClosed } from "./internal/findCaller.ts"
+import { missingScopes } from "./internal/scopes.ts"
 import { settled } from "./internal/settled.ts"
 
 /**
@@ -106,29 +107,6 @@ const noScopes: ReadonlyArray<string> = Object.freeze([])
 export const decision = (allow: boolean, rule: string, missingScopes = noScopes): Decision =>
   Object.freeze({ allow, rule, missingScopes, wouldRefuse: false })
 
-// The scope itself and all that it stands for, for every scope that stands for something.
-const closure = (
-  where: string,
-  hierarchy: Readonly<Record<string, ReadonlyArray<string>>> | undefined
-): ReadonlyMap<string, ReadonlySet<string>> => {
-  const direct = new Map(Object.entries(hierarchy ?? {}))
-  for (const [scope, implied] of direct) {
-    if (!Array.isArray(implied) || !implied.every((one) => typeof one === "string" && one.length > 0)) {
-      throw new TypeError(`${where}: scopeHierarchy of ${JSON.stringify(scope)} must be a list of scopes`)
-    }
-  }
-  const whole = new Map<string, ReadonlySet<string>>()
-  for (const scope of direct.keys()) {
-    const reached = new Set([scope])
-    // A set that is walked while it grows visits what is added, each scope once, so a circle ends.
-    for (const next of reached) {
-      for (const implied of direct.get(next) ?? noScopes) reached.add(implied)
-    }
-    whole.set(scope, reached)
-  }
-  return whole
-}
-
 /** @internal Puts the check of scopes and the mode around a policy that answers with decisions. */
 export const fromDecisions = (
   where: string,
@@ -136,12 +114,7 @@ export const fromDecisions = (
   options: Options | undefined
 ): Service => {
   const shadow = Check.oneOf(where, "mode", options?.mode ?? "enforce", ["enforce", "shadow"]) === "shadow"
-  const hierarchy = closure(where, options?.scopeHierarchy)
-  const missing = (required: ReadonlyArray<string>, held: ReadonlyArray<string>): ReadonlyArray<string> => {
-    const lacking = required.filter((scope) => !held.includes(scope))
-    if (lacking.length === 0 || hierarchy.size === 0) return lacking
-    return lacking.filter((scope) => !held.some((one) => hierarchy.get(one)?.has(scope) === true))
-  }
+  const missing = missingScopes(where, options?.scopeHierarchy)
   const settle = (request: Request, decided: Decision): Decision => {
     const { identity, tool } = request
     if (decided.allow && tool.scopes.length > 0) {

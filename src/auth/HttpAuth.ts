@@ -18,12 +18,13 @@ import { RequestHeaders } from "../ToolCall.ts"
 import * as Authenticator from "./Authenticator.ts"
 import * as AuthError from "./AuthError.ts"
 import { CurrentIdentity, type Identity } from "./Identity.ts"
-import { answer, check, checkMetadata, pathOf, type Settings, wellKnown } from "./internal/httpChallenge.ts"
+import { answer, check, checkMetadata, routeOf, type Settings, wellKnown } from "./internal/httpChallenge.ts"
 
 /**
  * What the server says of itself (RFC 9728).
  *
- * - `resource`: the URL that tokens for this server name as their audience: https, or http on loopback, no fragment.
+ * - `resource`: the URL that tokens for this server name as their audience: https, or http on loopback, no query, no fragment,
+ *   and no `:`, `*` or encoded delimiter in its path.
  * - `authorizationServers`: the issuers whose tokens are taken, one at least.
  * - `scopesSupported`: the scopes that clients may ask for; not `offline_access`. Default none.
  * - `resourceName`, `resourceDocumentation`: for people.
@@ -44,6 +45,7 @@ export interface Metadata {
  *
  * - `metadata`: names the document in every challenge. `layerMetadata` serves it. Default none.
  * - `requiredScopes`: what every caller must hold. A caller without is told all of them in one challenge. Default none.
+ * - `scopeHierarchy`: scopes that a scope stands for as well, as in `Authorizer.Options`. Default none.
  *
  * @category options
  * @since 0.1.0
@@ -51,6 +53,7 @@ export interface Metadata {
 export interface Options {
   readonly metadata?: Metadata | undefined
   readonly requiredScopes?: ReadonlyArray<string> | undefined
+  readonly scopeHierarchy?: Readonly<Record<string, ReadonlyArray<string>>> | undefined
 }
 
 // Node keeps the first of two `Authorization` headers and drops the other; its raw list has both.
@@ -70,7 +73,7 @@ const authenticate = (
     : Effect.flatMap(
       Authenticator.identify(authenticator, request.headers),
       (identity) =>
-        settings.requiredScopes.every((scope) => identity.scopes.includes(scope))
+        settings.missingScopes(settings.requiredScopes, identity.scopes).length === 0
           ? Effect.succeed(identity)
           : Effect.fail(AuthError.insufficientScope("", settings.requiredScopes))
     )
@@ -225,7 +228,7 @@ export const layerMetadata = (metadata: Metadata): Layer.Layer<never, never, Htt
     resource_name: metadata.resourceName,
     resource_documentation: metadata.resourceDocumentation
   }, { headers: { "cache-control": "public, max-age=300", "access-control-allow-origin": "*" } })
-  const paths = new Set([wellKnown, pathOf(resource)])
+  const paths = new Set([wellKnown, routeOf(resource) ?? wellKnown])
   return HttpRouter.use((router) =>
     Effect.forEach(paths, (path) => router.add("GET", path as HttpRouter.PathInput, document), { discard: true })
   )

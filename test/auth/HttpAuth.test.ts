@@ -199,9 +199,56 @@ describe("HttpAuth", () => {
       }
     }))
 
+  it.live("goes by the scopes that a scope stands for", () =>
+    Effect.gen(function*() {
+      const get = yield* served({
+        requiredScopes: ["files:read", "mcp"],
+        scopeHierarchy: { "files:admin": ["files:write"], "files:write": ["files:read"], "files:read": ["files:list"] }
+      })
+      for (
+        const [scope, status] of [
+          ["files:admin mcp", 200],
+          ["files:read mcp", 200],
+          ["files:list mcp", 403],
+          ["files:admin", 403]
+        ] as const
+      ) {
+        assert.strictEqual((yield* get("/me", bearer(signed({ scope })))).status, status, scope)
+      }
+      assert.throws(() => HttpAuth.middleware({ scopeHierarchy: { a: "b" as never } }), /scopeHierarchy/)
+    }))
+
+  it.live("serves the document at the very path of the resource", () =>
+    Effect.gen(function*() {
+      for (const path of ["/a b", "/\u00fc/mcp", "/a\"b", "/mcp/", "/a(b)"]) {
+        const resource = `https://tools.example${path}`
+        const given = { ...metadata, resource }
+        const App = Layer.merge(
+          Routes.pipe(Layer.provide(HttpAuth.middleware({ metadata: given }).layer), Layer.provide(Tokens)),
+          HttpAuth.layerMetadata(given)
+        )
+        const { dispose, handler } = HttpRouter.toWebHandler(App, { disableLogger: true })
+        const refused = yield* Effect.promise(() => handler(new Request("https://tools.example/me")))
+        const url = /resource_metadata="([^"]+)"$/.exec(challengeOf(refused)!)?.[1]
+        assert.isDefined(url, path)
+        const response = yield* Effect.promise(() => handler(new Request(url!)))
+        assert.strictEqual(response.status, 200, url)
+        assert.strictEqual((yield* Effect.promise(() => response.json()) as Effect.Effect<any>).resource, resource)
+        // Nor does it answer for a neighbour.
+        const other = yield* Effect.promise(() =>
+          handler(new Request("https://tools.example/.well-known/oauth-protected-resource/v1/other"))
+        )
+        assert.strictEqual(other.status, 404, url)
+        yield* Effect.promise(dispose)
+      }
+    }))
+
   for (
     const [name, given, message] of [
       ["http", { resource: "http://tools.example" }, /https/],
+      ["a path that a router reads in its own way", { resource: "https://tools.example/v1:mcp" }, /:.*\*/],
+      ["a path with a wildcard", { resource: "https://tools.example/*" }, /:.*\*/],
+      ["a path with an encoded delimiter", { resource: "https://tools.example/a%2Fb" }, /encoded/],
       ["a fragment", { resource: "https://tools.example/#a" }, /fragment/],
       ["no issuer", { authorizationServers: [] }, /at least one/],
       ["offline_access", { scopesSupported: ["offline_access"] }, /offline_access/],

@@ -4,6 +4,7 @@ import * as Check from "../../internal/options.ts"
 import type * as Authenticator from "../Authenticator.ts"
 import * as AuthError from "../AuthError.ts"
 import type { Metadata, Options } from "../HttpAuth.ts"
+import { type MissingScopes, missingScopes } from "./scopes.ts"
 
 // What clients are told when they are refused: status, challenge (RFC 6750, 3) and where the metadata is (RFC 9728, 5).
 
@@ -11,6 +12,7 @@ import type { Metadata, Options } from "../HttpAuth.ts"
 export interface Settings {
   readonly metadataUrl: string | undefined
   readonly requiredScopes: ReadonlyArray<string>
+  readonly missingScopes: MissingScopes
 }
 
 /** Where the document of RFC 9728 is, for a resource without a path. */
@@ -31,6 +33,18 @@ const checkScopes = (where: string, name: string, scopes: ReadonlyArray<string> 
 /** Where the document of a resource is: its path is put behind the well-known one (RFC 9728, 3.1). */
 export const pathOf = (resource: URL): string => wellKnown + (resource.pathname === "/" ? "" : resource.pathname)
 
+/**
+ * The same as a router knows it: decoded, and without what it would take for parameters, of which `undefined` tells.
+ */
+export const routeOf = (resource: URL): string | undefined => {
+  try {
+    const path = decodeURI(pathOf(resource))
+    return /[:*%]/.test(path) ? undefined : path
+  } catch {
+    return undefined
+  }
+}
+
 /** Checks what the server says of itself, and reads its URL. */
 export const checkMetadata = (where: string, metadata: Metadata): URL => {
   Check.known(`${where}: metadata`, metadata, [
@@ -43,6 +57,9 @@ export const checkMetadata = (where: string, metadata: Metadata): URL => {
   const resource = checkUrl(`${where}: metadata.resource`, metadata.resource, false)
   if (resource.hash !== "" || resource.search !== "") {
     throw new TypeError(`${where}: metadata.resource must have no query and no fragment`)
+  }
+  if (routeOf(resource) === undefined) {
+    throw new TypeError(`${where}: metadata.resource must have no :, no * and no encoded delimiter in its path`)
   }
   const servers = metadata.authorizationServers
   if (!Array.isArray(servers) || servers.length === 0) {
@@ -59,11 +76,12 @@ export const checkMetadata = (where: string, metadata: Metadata): URL => {
 
 /** Checks the options. */
 export const check = (where: string, options: Options): Settings => {
-  Check.known(where, options, ["metadata", "requiredScopes"])
+  Check.known(where, options, ["metadata", "requiredScopes", "scopeHierarchy"])
   const resource = options.metadata === undefined ? undefined : checkMetadata(where, options.metadata)
   return {
     metadataUrl: resource === undefined ? undefined : resource.origin + pathOf(resource),
-    requiredScopes: checkScopes(where, "requiredScopes", options.requiredScopes)
+    requiredScopes: checkScopes(where, "requiredScopes", options.requiredScopes),
+    missingScopes: missingScopes(where, options.scopeHierarchy)
   }
 }
 
