@@ -263,6 +263,19 @@ describe("AuditRecord", () => {
       assert.strictEqual(one?.callId.length, 256)
     }))
 
+  it.effect("tells who called each time, although somebody's own identity changes", () =>
+    Effect.gen(function*() {
+      const { pipeline, records } = yield* audited()
+      const changing: { -readonly [K in keyof Identity.Identity]: Identity.Identity[K] } = {
+        ...Identity.make({ principal: "x", roles: ["reader"] })
+      }
+      for (const principal of ["x", "y", "x"]) {
+        changing.principal = principal
+        yield* Effect.provideService(pipeline.run({ tool: write }, found), Identity.CurrentIdentity, changing)
+      }
+      assert.deepStrictEqual((yield* records).map((record) => record.caller?.principal), ["x", "y", "x"])
+    }))
+
   it.effect("breaks no call of a caller that cannot be read", () =>
     Effect.gen(function*() {
       const { pipeline, records } = yield* audited()

@@ -112,6 +112,8 @@ describe("repeats of a refusal", () => {
         refuse(alice, { tool: "u" }),
         refuse(alice, { tool: "broken" }),
         refuse(alice, { action: "list" }),
+        refuse(alice, { tool: "t", action: "ul" }),
+        refuse(alice, { tool: "tu", action: "l" }),
         refuse(undefined),
         refuse(undefined, { peer: "10.0.0.1" }),
         refuse(undefined, { peer: "10.0.0.2" }),
