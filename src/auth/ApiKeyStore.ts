@@ -14,6 +14,7 @@ import * as Schema from "effect/Schema"
 import { hmacSha256Hex, sha256Hex } from "../internal/hash.ts"
 import * as Check from "../internal/options.ts"
 import type * as Identity from "./Identity.ts"
+import { isHash, metadataOf } from "./internal/apiKey.ts"
 import { type Digested, digestOfHex, makeKeyIndex } from "./internal/keyIndex.ts"
 
 /**
@@ -22,7 +23,7 @@ import { type Digested, digestOfHex, makeKeyIndex } from "./internal/keyIndex.ts
  * - `id`: names the key in logs and for `revoke`. Unique, and no secret.
  * - `hash`: SHA-256 of the key, or its HMAC-SHA-256 under the pepper: 64 lower-case hexadecimal digits.
  * - `principal`, `tenant`, `roles`, `scopes`: whom the key stands for.
- * - `metadata`: goes into the claims of the identity, beside `keyId`.
+ * - `metadata`: goes into the claims of the identity, beside `keyId`. JSON, copied and frozen.
  * - `notBefore`, `expiresAt`: the key is valid from the one on and before the other.
  *
  * @category models
@@ -162,8 +163,6 @@ export const checkPepper = (
   return pepper
 }
 
-const isHash = (value: unknown): value is string => typeof value === "string" && /^[0-9a-f]{64}$/.test(value)
-
 const list = (where: string, name: string, values: ReadonlyArray<string> | undefined): ReadonlyArray<string> => {
   if (values === undefined) return []
   if (!Array.isArray(values) || !values.every((value) => typeof value === "string" && value.length > 0)) {
@@ -208,7 +207,7 @@ export const toRecord = (
     tenant,
     roles: list(field, "roles", registration.roles),
     scopes: list(field, "scopes", registration.scopes),
-    metadata: Object.freeze({ ...registration.metadata }),
+    metadata: metadataOf(field, registration.metadata),
     notBefore,
     expiresAt
   })

@@ -1,7 +1,7 @@
 // What every store of API keys does.
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Effect, type Layer, Option, Redacted } from "effect"
-import { ApiKey } from "effect-toolops/auth"
+import { Cause, DateTime, Effect, Exit, type Layer, Option, Redacted } from "effect"
+import { ApiKey, Authenticator } from "effect-toolops/auth"
 
 const key = (text: string) => Redacted.make(`a key for the tests: ${text}`)
 
@@ -73,6 +73,36 @@ export const suite = (name: string, store: () => Layer.Layer<ApiKey.ApiKeyStore,
         assert.deepStrictEqual(yield* found(), ["none", "p1", "p2", "none"])
         yield* keys.register({ id: "again", hash: hashes[0]!, principal: "p4" })
         assert.deepStrictEqual(yield* found(), ["p4", "p1", "p2", "none"])
+      })))
+
+    it.effect("keeps metadata as it was registered, whatever becomes of the object that it was registered with", () =>
+      run(Effect.gen(function*() {
+        const keys = yield* ApiKey.ApiKeyStore
+        const metadata = { plan: { name: "free" } }
+        yield* keys.register({ id: "k", key: key("one"), principal: "ada", metadata })
+        metadata.plan.name = "changed"
+        const authenticator = ApiKey.make(keys)
+        const plan = Effect.map(
+          Authenticator.identify(authenticator, { "x-api-key": Redacted.value(key("one")) }),
+          (identity) => identity.claims.plan as { name: string }
+        )
+        const found = yield* plan
+        assert.deepStrictEqual(found, { name: "free" })
+        // Nor can one call change what the next one sees.
+        assert.throws(() => Object.assign(found, { name: "paid" }), TypeError)
+        assert.deepStrictEqual(yield* plan, { name: "free" })
+      })))
+
+    it.effect("refuses metadata that cannot be written down", () =>
+      run(Effect.gen(function*() {
+        const keys = yield* ApiKey.ApiKeyStore
+        const circle: Record<string, unknown> = {}
+        circle.self = circle
+        for (const metadata of [circle, { n: 1n }, [] as never, "text" as never]) {
+          const exit = yield* Effect.exit(keys.register({ id: "k", key: key("one"), principal: "ada", metadata }))
+          assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause), String(metadata))
+        }
+        assert.deepStrictEqual(yield* keys.list, [])
       })))
 
     it.effect("refuses a second key of the same id or the same hash, and keeps the first", () =>

@@ -1,3 +1,5 @@
+import { frozenJson, isObject } from "./strictJson.ts"
+
 // The text of a generated key: prefix, underscore, 43 digits to the base 62 for 256 bits, 6 for a CRC-32 of all before.
 
 const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -53,4 +55,14 @@ export const equalText = (left: string, right: string): boolean => {
   let difference = 0
   for (let i = 0; i < left.length; i++) difference |= left.charCodeAt(i) ^ right.charCodeAt(i)
   return difference === 0
+}
+
+/** Says whether a value is a hash as stores keep it. */
+export const isHash = (value: unknown): value is string => typeof value === "string" && /^[0-9a-f]{64}$/.test(value)
+
+/** A copy of metadata that nobody can change, and the same one that a store gives back which writes it down. */
+export const metadataOf = (field: string, metadata: unknown): Readonly<Record<string, unknown>> => {
+  const copy = isObject(metadata ?? {}) ? frozenJson(metadata ?? {}) : undefined
+  if (!isObject(copy)) throw new TypeError(`${field}: metadata must be an object that has a JSON form`)
+  return copy
 }

@@ -67,6 +67,15 @@ export const parseStrictBytes = (bytes: Uint8Array): unknown => {
   }
 }
 
+/** A frozen copy of a value, by way of its JSON form; `invalid` for what has none. */
+export const frozenJson = (value: unknown): unknown => {
+  try {
+    return parseStrict(JSON.stringify(value))
+  } catch {
+    return invalid
+  }
+}
+
 /** Says whether a value is a JSON object. */
 export const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
