@@ -95,11 +95,13 @@ export interface Options {
  * @category constructors
  * @since 0.1.0
  */
-export const make = (options: Options): Service => ({
-  authenticate: options.authenticate,
-  anonymous: Option.none(),
-  schemes: Object.freeze([...options.schemes ?? []])
-})
+export const make = (options: Options): Service => {
+  const schemes = Object.freeze([...options.schemes ?? []])
+  if (!schemes.every((scheme) => typeof scheme === "string" && /^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$/.test(scheme))) {
+    throw new TypeError("Authenticator.make: schemes must hold names of authentication schemes")
+  }
+  return { authenticate: options.authenticate, anonymous: Option.none(), schemes }
+}
 
 /** @internal An authenticator whose answers may be there already. */
 export const makeNow = (options: Options, now: NonNullable<Service["~now"]>): Service => ({

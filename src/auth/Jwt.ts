@@ -69,7 +69,8 @@ export interface VerifyOptions {
  * A key to verify with. A `kid` is compared with the one of the token.
  *
  * - `secret`: for HMAC, at least as long as the hash of each allowed algorithm (32, 48, 64 bytes); text is UTF-8.
- * - `jwk`: a public JSON Web Key. `pem`: a public key (`BEGIN PUBLIC KEY`) or a certificate.
+ * - `jwk`: a public JSON Web Key. `pem`: a public key (`BEGIN PUBLIC KEY`) or a certificate, of which
+ *   only the key counts: its dates and who signed it are not looked at.
  *
  * @category options
  * @since 0.1.0

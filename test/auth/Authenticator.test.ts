@@ -69,6 +69,14 @@ describe("Authenticator", () => {
     })
   }
 
+  it("schemes that do not belong into a header are refused", () => {
+    const authenticate = () => Effect.succeedNone
+    for (const scheme of ["", "Bearer x", "Bearer,", "Bearer\r\nX-Evil: 1", "\u00fc", 1 as never]) {
+      assert.throws(() => Authenticator.make({ authenticate, schemes: [scheme] }), /schemes/)
+    }
+    assert.deepStrictEqual(Authenticator.make({ authenticate, schemes: ["DPoP"] }).schemes, ["DPoP"])
+  })
+
   it("firstOf nobody is refused", () => {
     assert.throws(() => Authenticator.firstOf(), /at least one/)
   })
