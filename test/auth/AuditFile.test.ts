@@ -346,6 +346,13 @@ describe("AuditLog.layerFile", () => {
           assert.include(yield* refusal(path), problem)
           assert.strictEqual(readFileSync(path, "utf8"), text)
         }
+        // Lines of a log that has taken another course, as after a backup was put back.
+        const other = folders.freshPath()
+        yield* write(other, 100, 105)
+        writeFileSync(path, readFileSync(other))
+        assert.include(yield* refusal(path), "line 5 is not the one that the last checkpoint speaks of")
+        writeFileSync(path, [...lines.slice(0, 2), ...linesOf(other).slice(2)].join("\n") + "\n")
+        assert.include(yield* refusal(path), "line 3 is not the next line")
         writeFileSync(path, whole)
         assert.include(
           yield* refusal(path, { key: Redacted.make("another secret of at least 32 bytes.") }),
@@ -407,6 +414,25 @@ describe("AuditLog.layerFile", () => {
         writeFileSync(empty, "", { mode: 0o600 })
         yield* write(empty, 0, 1)
         yield* good(empty, 1)
+      }))
+
+    it.live("does not go on in a file that somebody else has written to since it was read", () =>
+      Effect.gen(function*() {
+        const path = folders.freshPath()
+        yield* write(path, 0, 1)
+        const meddling = Layer.effect(
+          FileSystem.FileSystem,
+          Effect.map(FileSystem.FileSystem, (fs) => ({
+            ...fs,
+            open: (at: string, options?: Parameters<FileSystem.FileSystem["open"]>[1]) =>
+              Effect.suspend(() => {
+                if (at === path && options?.flag === "a") appendFileSync(path, "{")
+                return fs.open(at, options)
+              })
+          }))
+        ).pipe(Layer.provide(NodeFileSystem.layer))
+        const error = yield* Effect.flip(Effect.provide(AuditLog.AuditLog, on(meddling, path)))
+        assert.include(JSON.stringify(error.reason), "was changed by another")
       }))
 
     it.live("looks before and after where the platform cannot refuse a link by itself", () =>
