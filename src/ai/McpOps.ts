@@ -9,6 +9,7 @@
  *
  * @since 0.1.0
  */
+export * from "./mcp/client.ts"
 export * from "./mcp/identity.ts"
 export { type Progress, progress } from "./mcp/progress.ts"
 export { type ErrorCodes, errorCodes, type ErrorOptions, errors, toMcpError } from "./mcp/refusals.ts"
