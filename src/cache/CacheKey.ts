@@ -19,11 +19,12 @@
  */
 import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
+import type * as SchemaAST from "effect/SchemaAST"
 import type { Identity } from "../auth/Identity.ts"
 import { canonicalJson } from "../internal/canonicalJson.ts"
 import { sha256Hex } from "../internal/hash.ts"
-import { canonicalJsonOf, isPlain } from "../internal/sortedCopy.ts"
 import type { ToolMeta } from "../ToolMeta.ts"
+import { canonicalJsonOf } from "./internal/sortedCopy.ts"
 
 /**
  * The version of the key scheme. It changes whenever the same call would get another key, so that what an older version
@@ -136,6 +137,33 @@ const inputEncoder = (tool: ToolMeta): (input: unknown) => string | undefined =>
     } catch {
       return undefined
     }
+  }
+}
+
+// Schemas whose JSON form is the value itself. Then the value is keyed as it is, at a fraction of the cost. It is
+// asked of the Schema as written, where a number is a number: NaN, which has a JSON form of its own in Effect, has no
+// key then.
+const isPlain = (ast: SchemaAST.AST): boolean => {
+  if (ast.encoding !== undefined) return false
+  switch (ast._tag) {
+    case "String":
+    case "Number":
+    case "Boolean":
+    case "Null":
+    case "TemplateLiteral":
+    case "Enum":
+      return true
+    case "Literal":
+      return typeof ast.literal !== "bigint"
+    case "Arrays":
+      return ast.elements.every(isPlain) && ast.rest.every(isPlain)
+    case "Objects":
+      return ast.propertySignatures.every((property) => typeof property.name === "string" && isPlain(property.type)) &&
+        ast.indexSignatures.every((index) => isPlain(index.parameter) && isPlain(index.type))
+    case "Union":
+      return ast.types.every(isPlain)
+    default:
+      return false
   }
 }
 

@@ -7,7 +7,6 @@ import { hmacSha256Hex, sha256Hex } from "../../internal/hash.ts"
 import * as Check from "../../internal/options.ts"
 import { redactPatterns } from "../../internal/secretText.ts"
 import { sensitiveAnnotation } from "../../internal/sensitive.ts"
-import { canonicalJsonOf, isPlain } from "../../internal/sortedCopy.ts"
 import { checkToolPatterns, matchToolPattern } from "../../internal/toolPattern.ts"
 import type { ToolMeta } from "../../ToolMeta.ts"
 import type { Input } from "../AuditRecord.ts"
@@ -79,10 +78,9 @@ const namesFor = (
 const digestOf = (tool: ToolMeta, hash: (text: string) => string): (input: unknown) => string | undefined => {
   const schema = tool.input
   const encode = schema === undefined ? undefined : encoderOf(schema)
-  const toJson = schema !== undefined && isPlain(schema.ast) ? canonicalJsonOf(schema.ast) : canonicalJson
   // What is no JSON as the handler gets it (dates, bigints, classes) may be by its Schema.
   const textOf = (input: unknown): string | undefined => {
-    const text = toJson(input)
+    const text = canonicalJson(input)
     if (text !== undefined || encode === undefined) return text
     try {
       const encoded = encode(input)

@@ -1,5 +1,5 @@
 import type * as SchemaAST from "effect/SchemaAST"
-import { canonicalJson, maxLength } from "./canonicalJson.ts"
+import { canonicalJson, maxLength } from "../../internal/canonicalJson.ts"
 
 // A faster way to the canonical text of a value whose shape is known: copy it with its members in order, and let the
 // engine's own JSON.stringify print the copy. Whatever is not of that shape takes the long way, to the same text.
@@ -103,33 +103,5 @@ export const canonicalJsonOf = (ast: SchemaAST.AST): (value: unknown) => string 
       // Another shape, or an accessor that threw: the long way finds out which.
     }
     return canonicalJson(value)
-  }
-}
-
-/**
- * Says whether the JSON form of a Schema's values is the values themselves. It is asked of the Schema as written, where a
- * number is a number: NaN, which has a JSON form of its own in Effect, has none then.
- */
-export const isPlain = (ast: SchemaAST.AST): boolean => {
-  if (ast.encoding !== undefined) return false
-  switch (ast._tag) {
-    case "String":
-    case "Number":
-    case "Boolean":
-    case "Null":
-    case "TemplateLiteral":
-    case "Enum":
-      return true
-    case "Literal":
-      return typeof ast.literal !== "bigint"
-    case "Arrays":
-      return ast.elements.every(isPlain) && ast.rest.every(isPlain)
-    case "Objects":
-      return ast.propertySignatures.every((property) => typeof property.name === "string" && isPlain(property.type)) &&
-        ast.indexSignatures.every((index) => isPlain(index.parameter) && isPlain(index.type))
-    case "Union":
-      return ast.types.every(isPlain)
-    default:
-      return false
   }
 }
