@@ -18,6 +18,7 @@ import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
+import { jwksCheck } from "../health/internal/partChecks.ts"
 import { boundedFetch, checkUrl, FetchFailure } from "../internal/boundedFetch.ts"
 import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
@@ -249,7 +250,7 @@ const fromSettings = (
  */
 export const layer = (options: Options): Layer.Layer<Jwks, never, HttpClient.HttpClient> => {
   const settings = check("Jwks.layer", options)
-  return Layer.effect(Jwks, fromSettings(settings))
+  return Layer.effect(Jwks, Effect.tap(fromSettings(settings), jwksCheck))
 }
 
 /**
@@ -263,5 +264,8 @@ export const layerConfig = (
 ): Layer.Layer<Jwks, Config.ConfigError, HttpClient.HttpClient> =>
   Layer.effect(
     Jwks,
-    Effect.flatMap(Config.unwrap(options), (value) => fromSettings(check("Jwks.layerConfig", value)))
+    Effect.flatMap(
+      Config.unwrap(options),
+      (value) => Effect.tap(fromSettings(check("Jwks.layerConfig", value)), jwksCheck)
+    )
   )

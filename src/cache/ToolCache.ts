@@ -13,6 +13,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type { Identity } from "../auth/Identity.ts"
+import { cacheStoreCheck } from "../health/internal/partChecks.ts"
 import { monotonicMillis } from "../internal/monotonic.ts"
 import type { ToolCall } from "../ToolCall.ts"
 import * as CacheError from "./CacheError.ts"
@@ -181,7 +182,10 @@ const make = (store: Store.Store): ToolCache["Service"] => {
  * @category layers
  * @since 0.1.0
  */
-export const layer: Layer.Layer<ToolCache, never, CacheStore> = Layer.effect(ToolCache, Effect.map(CacheStore, make))
+export const layer: Layer.Layer<ToolCache, never, CacheStore> = Layer.effect(
+  ToolCache,
+  Effect.flatMap(CacheStore, (store) => Effect.as(cacheStoreCheck(store), make(store)))
+)
 
 /**
  * Provides a `ToolCache` in this process's memory: `layer` with `CacheStore.layerMemory`.

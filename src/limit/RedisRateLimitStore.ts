@@ -12,6 +12,7 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Redis from "effect/persistence/Redis"
+import { redisCheck } from "../health/internal/partChecks.ts"
 import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
 import { refusal } from "../internal/refusal.ts"
@@ -224,6 +225,9 @@ const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore
   }
 }
 
+const checked = (settings: Settings) =>
+  Effect.flatMap(Redis.Redis, (redis) => Effect.as(redisCheck("limits", redis), make(settings, redis)))
+
 /**
  * Provides a store in Redis.
  *
@@ -255,7 +259,7 @@ const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore
  */
 export const layer = (options: Options = {}): Layer.Layer<RateLimitStore, never, Redis.Redis> => {
   const settings = resolve("RedisRateLimitStore.layer", options)
-  return Layer.effect(RateLimitStore, Effect.map(Redis.Redis, (redis) => make(settings, redis)))
+  return Layer.effect(RateLimitStore, checked(settings))
 }
 
 /**
@@ -271,6 +275,6 @@ export const layerConfig = (
     RateLimitStore,
     Effect.gen(function*() {
       const given = yield* Config.unwrap(options)
-      return make(resolve("RedisRateLimitStore.layerConfig", given), yield* Redis.Redis)
+      return yield* checked(resolve("RedisRateLimitStore.layerConfig", given))
     })
   )

@@ -10,6 +10,7 @@ import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import { breakersCheck } from "../health/internal/partChecks.ts"
 import * as Check from "../internal/options.ts"
 import type * as CircuitBreaker from "./CircuitBreaker.ts"
 import { CircuitBreakerImpl } from "./internal/circuitBreaker.ts"
@@ -139,6 +140,9 @@ const fromOptions = (
 export const make = (options?: Options): Effect.Effect<BreakerRegistry["Service"]> =>
   fromOptions(options ?? {}, "BreakerRegistry.make")
 
+const checked = (made: Effect.Effect<BreakerRegistry["Service"]>) =>
+  Effect.tap(made, (breakers) => breakersCheck(breakers.snapshots))
+
 /**
  * Provides a registry. Two calls are two registries.
  *
@@ -146,7 +150,7 @@ export const make = (options?: Options): Effect.Effect<BreakerRegistry["Service"
  * @since 0.1.0
  */
 export const layer = (options?: Options): Layer.Layer<BreakerRegistry> =>
-  Layer.effect(BreakerRegistry, fromOptions(options ?? {}, "BreakerRegistry.layer"))
+  Layer.effect(BreakerRegistry, checked(fromOptions(options ?? {}, "BreakerRegistry.layer")))
 
 /**
  * Provides a registry whose options come from the configuration.
@@ -157,5 +161,5 @@ export const layer = (options?: Options): Layer.Layer<BreakerRegistry> =>
 export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<BreakerRegistry, Config.ConfigError> =>
   Layer.effect(
     BreakerRegistry,
-    Effect.flatMap(Config.unwrap(options), (options) => fromOptions(options, "BreakerRegistry.layerConfig"))
+    Effect.flatMap(Config.unwrap(options), (options) => checked(fromOptions(options, "BreakerRegistry.layerConfig")))
   )

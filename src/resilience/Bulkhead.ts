@@ -11,6 +11,7 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import { bulkheadCheck } from "../health/internal/partChecks.ts"
 import * as Check from "../internal/options.ts"
 import { BulkheadImpl, type Settings } from "./internal/bulkhead.ts"
 import type { ResilienceError } from "./ResilienceError.ts"
@@ -120,7 +121,7 @@ export const resolve = (options: Options | undefined, where: string): Settings =
 export const make = (options?: Options): Effect.Effect<Bulkhead["Service"]> =>
   fromSettings(resolve(options, "Bulkhead.make"))
 
-const fromSettings = (settings: Settings): Effect.Effect<Bulkhead["Service"]> =>
+const fromSettings = (settings: Settings): Effect.Effect<BulkheadImpl> =>
   Effect.withFiber((fiber) => Effect.succeed(new BulkheadImpl(settings, fiber.getRef(CurrentResilienceObserver))))
 
 /**
@@ -130,7 +131,7 @@ const fromSettings = (settings: Settings): Effect.Effect<Bulkhead["Service"]> =>
  * @since 0.1.0
  */
 export const layer = (options?: Options): Layer.Layer<Bulkhead> =>
-  Layer.effect(Bulkhead, fromSettings(resolve(options, "Bulkhead.layer")))
+  Layer.effect(Bulkhead, Effect.tap(fromSettings(resolve(options, "Bulkhead.layer")), bulkheadCheck))
 
 /**
  * Provides a bulkhead whose options come from the configuration.
@@ -141,5 +142,8 @@ export const layer = (options?: Options): Layer.Layer<Bulkhead> =>
 export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<Bulkhead, Config.ConfigError> =>
   Layer.effect(
     Bulkhead,
-    Effect.flatMap(Config.unwrap(options), (options) => fromSettings(resolve(options, "Bulkhead.layerConfig")))
+    Effect.flatMap(
+      Config.unwrap(options),
+      (options) => Effect.tap(fromSettings(resolve(options, "Bulkhead.layerConfig")), bulkheadCheck)
+    )
   )

@@ -16,6 +16,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Redis from "effect/persistence/Redis"
 import type * as Stream from "effect/Stream"
+import { breakerCheck } from "../health/internal/partChecks.ts"
 import { CircuitBreakerImpl } from "./internal/circuitBreaker.ts"
 import { type Options, resolve } from "./internal/circuitOptions.ts"
 import type { Status } from "./internal/circuitState.ts"
@@ -138,7 +139,7 @@ export const make = (options?: Options): Effect.Effect<CircuitBreaker["Service"]
  * @since 0.1.0
  */
 export const layer = (options?: Options): Layer.Layer<CircuitBreaker> =>
-  Layer.effect(CircuitBreaker, fromOptions(options, "CircuitBreaker.layer"))
+  Layer.effect(CircuitBreaker, Effect.tap(fromOptions(options, "CircuitBreaker.layer"), breakerCheck))
 
 /**
  * Provides a circuit breaker whose options come from the configuration.
@@ -149,7 +150,10 @@ export const layer = (options?: Options): Layer.Layer<CircuitBreaker> =>
 export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<CircuitBreaker, Config.ConfigError> =>
   Layer.effect(
     CircuitBreaker,
-    Effect.flatMap(Config.unwrap(options), (options) => fromOptions(options, "CircuitBreaker.layerConfig"))
+    Effect.flatMap(
+      Config.unwrap(options),
+      (options) => Effect.tap(fromOptions(options, "CircuitBreaker.layerConfig"), breakerCheck)
+    )
   )
 
 /**
@@ -165,7 +169,7 @@ export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<CircuitB
  * @since 0.1.0
  */
 export const layerShared = (options: SharedOptions): Layer.Layer<CircuitBreaker, never, Redis.Redis> =>
-  Layer.effect(CircuitBreaker, Shared.make(options, "CircuitBreaker.layerShared"))
+  Layer.effect(CircuitBreaker, Effect.tap(Shared.make(options, "CircuitBreaker.layerShared"), breakerCheck))
 
 /**
  * The same with options from the configuration.
@@ -178,5 +182,8 @@ export const layerSharedConfig = (
 ): Layer.Layer<CircuitBreaker, Config.ConfigError, Redis.Redis> =>
   Layer.effect(
     CircuitBreaker,
-    Effect.flatMap(Config.unwrap(options), (options) => Shared.make(options, "CircuitBreaker.layerSharedConfig"))
+    Effect.flatMap(
+      Config.unwrap(options),
+      (options) => Effect.tap(Shared.make(options, "CircuitBreaker.layerSharedConfig"), breakerCheck)
+    )
   )

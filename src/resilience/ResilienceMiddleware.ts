@@ -12,6 +12,8 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import { guardsCheck } from "../health/internal/partChecks.ts"
 import * as Check from "../internal/options.ts"
 import type { ToolCall } from "../ToolCall.ts"
 import type { ToolMeta } from "../ToolMeta.ts"
@@ -218,10 +220,13 @@ const make = (
   explain: (tool) => explain(planOf(settings, tool), guards)
 })
 
-const fromSettings = (settings: Settings): Effect.Effect<Context.Context<ResilienceMiddleware | ToolGuards>> =>
+const fromSettings = (
+  settings: Settings
+): Effect.Effect<Context.Context<ResilienceMiddleware | ToolGuards>, never, Scope.Scope> =>
   Effect.withFiber((fiber) => {
     const guards = new Guards(settings.maxKeys, fiber.getRef(CurrentResilienceObserver), fiber.context)
-    return Effect.succeed(
+    return Effect.as(
+      guardsCheck(guards, (key) => guards.peek(key)?.bulkhead?.isFull() === true),
       Context.make(ResilienceMiddleware, make(settings, guards)).pipe(Context.add(ToolGuards, ToolGuards.of(guards)))
     )
   })

@@ -1,6 +1,7 @@
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { auditCheck } from "../../health/internal/partChecks.ts"
 import * as Check from "../../internal/options.ts"
 import type { AuditError } from "../AuditError.ts"
 import type { AuditRecord } from "../AuditRecord.ts"
@@ -43,7 +44,7 @@ export const open = (
       recording.stop()
       return queue.close
     })
-    return Effect.as(Effect.addFinalizer(() => close), {
+    const log: AuditLog["Service"] = {
       mode,
       record: mode === "required"
         ? acknowledged
@@ -58,5 +59,6 @@ export const open = (
         lagMillis: meter.lagMillis
       })),
       "~recording": recording
-    })
+    }
+    return Effect.addFinalizer(() => close).pipe(Effect.andThen(auditCheck(log.stats)), Effect.as(log))
   })
