@@ -44,6 +44,13 @@ const bytesToHex: (bytes: Uint8Array) => string = typeof Crypto.hash === "functi
   ? (bytes) => Crypto.hash("sha256", bytes, "hex")
   : (bytes) => Crypto.createHash("sha256").update(bytes).digest("hex")
 
+// Looks at every character, whatever it finds. For a proof in hexadecimal that takes less time than `equalConstantTime`.
+const equalThroughout = (left: string, right: string): boolean => {
+  let difference = left.length ^ right.length
+  for (let i = 0; i < left.length; i++) difference |= left.charCodeAt(i) ^ right.charCodeAt(i)
+  return difference === 0
+}
+
 const blockBytes = 64
 
 /**
@@ -66,7 +73,7 @@ export const hmacProver = (key: Uint8Array): Prover => {
     outer.write(bytesToHex(inner.subarray(0, length)), blockBytes, "hex")
     return bytesToHex(outer)
   }
-  return { digits: 64, prove, check: (bytes, proof) => equalConstantTime(prove(bytes), proof) }
+  return { digits: 64, prove, check: (bytes, proof) => equalThroughout(prove(bytes), proof) }
 }
 
 /**

@@ -1,5 +1,5 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
-import { Effect, Fiber, FileSystem, Redacted } from "effect"
+import { Effect, Fiber, FileSystem, PlatformError, Redacted } from "effect"
 import { AuditLog } from "effect-toolops/auth"
 import { execFileSync } from "node:child_process"
 import { createHmac } from "node:crypto"
@@ -354,6 +354,23 @@ describe("AuditLog.verify", () => {
           yield* Fiber.join(writer)
           assert.isAbove(count, 7)
         }))
+    }))
+
+  it.live("waits for the next file where one has just been put aside", () =>
+    Effect.gen(function*() {
+      const fs = memoryFiles(asMap(log.files))
+      let misses = 0
+      const report = yield* Effect.provideService(AuditLog.verify(log.path, { key }), FileSystem.FileSystem, {
+        ...fs,
+        open: (path, options) =>
+          Effect.suspend(() =>
+            path === log.path && misses++ < 3
+              ? Effect.fail(PlatformError.systemError({ _tag: "NotFound", module: "FileSystem", method: "open" }))
+              : fs.open(path, options)
+          )
+      })
+      assert.strictEqual(report.records, 18)
+      assert.strictEqual(misses, 4)
     }))
 
   it.live("asks for no line that was written after it had begun", () =>

@@ -17,12 +17,14 @@ export interface FileProblem {
   /** A sentence that holds paths and line numbers, nothing of the log's content and nothing of the key. */
   readonly detail: string
   readonly cause?: unknown
+  readonly isNotFound?: boolean
 }
 
 export const unavailable = (detail: string) => (cause: PlatformError): FileProblem => ({
   kind: "unavailable",
   detail,
-  cause
+  cause,
+  isNotFound: isNotFound(cause)
 })
 
 export const isNotFound = (error: PlatformError): boolean => error.reason._tag === "NotFound"

@@ -243,8 +243,10 @@ const eachFile = Effect.fnUntraced(function*(
         yield* read(path, newest.success.file, true)
         return true
       }
-      // Between rotating and making the next file there is none, and a process may have been killed there.
-      if (count > 0 && (yield* Disk.look(fs, path)) === undefined) return true
+      // Between rotating and making the next file there is none: it may be there by now, or a process was killed there.
+      const there = yield* Disk.look(fs, path)
+      if (there === undefined && count > 0) return true
+      if (there?.type === "File" && newest.failure.isNotFound === true) return false
       return yield* Effect.fail(newest.failure)
     }))
     if (isDone) return count
