@@ -57,11 +57,11 @@ const added = (
   name: string,
   without: (n: number) => Promise<unknown>,
   run: (n: number) => Promise<unknown>,
-  goal: number
+  goal?: number
 ): Case => ({
   name,
   figure: true,
-  goal,
+  ...goal === undefined ? {} : { goal },
   ops: 40_000,
   run: async (n) => {
     const differences: Array<number> = []
@@ -99,16 +99,16 @@ export default async (_settings: Settings): Promise<ReadonlyArray<Group>> => {
       close: () => Effect.runPromise(Scope.close(scope, Exit.void)),
       cases: [
         { name: "no log", run: without, check: granted },
-        { name: "layerNone", run: await calls(AuditLog.layerNone), check: granted, baseline: "no log", goal: 1.1 },
         { name: "a log in memory", run: memory, check: granted, baseline: "no log" },
         { name: "a sink", run: queue, check: granted, baseline: "no log" },
         { name: "a sink of JSON lines", run: lines, check: granted, baseline: "no log" },
         { name: "refusal, no log", run: denied, check: refused },
         { name: "refusal again and again", run: deniedAgain, check: refused, baseline: "refusal, no log" },
+        added("us added, layerNone", without, await calls(AuditLog.layerNone), 0.1),
         added("us added, memory", without, memory, 2),
         added("us added, a sink", without, queue, 2),
         added("us added, a sink, no input", without, queueWithoutInput, 2),
-        added("us added, a sink of JSON lines", without, lines, 4)
+        added("us added, a sink of JSON lines", without, lines)
       ]
     }
   ]
