@@ -16,6 +16,7 @@ import type { AuthError } from "./auth/AuthError.ts"
 import { AuthMiddleware } from "./auth/AuthMiddleware.ts"
 import { CurrentIdentity } from "./auth/Identity.ts"
 import { CacheMiddleware } from "./cache/CacheMiddleware.ts"
+import * as Drain from "./health/DrainMiddleware.ts"
 import type { RateLimitError } from "./limit/RateLimitError.ts"
 import { RateLimitMiddleware } from "./limit/RateLimitMiddleware.ts"
 import { ObserveMiddleware } from "./observe/ObserveMiddleware.ts"
@@ -304,6 +305,11 @@ export const layerOf = <const Stages extends ReadonlyArray<StageTag>>(
  * Provides the pipeline of the five stages. A stage that is missing is a compile error where the layer is provided; each
  * stage's `layerPassthrough` leaves it out in so many words.
  *
+ * **Details**
+ *
+ * Where a `HealthRegistry` is in the layer's context, `DrainMiddleware` stands between observe and auth: while the program
+ * shuts down, new calls are refused with the `ResilienceError` reason `Draining`, and recorded like any other refusal.
+ *
  * @category layers
  * @since 0.1.0
  */
@@ -311,4 +317,21 @@ export const layer: Layer.Layer<
   ToolPipeline,
   never,
   ObserveMiddleware | AuthMiddleware | RateLimitMiddleware | CacheMiddleware | ResilienceMiddleware
-> = layerOf(ObserveMiddleware, AuthMiddleware, RateLimitMiddleware, CacheMiddleware, ResilienceMiddleware)
+> = Layer.effect(
+  of<PipelineError, CurrentIdentity>(),
+  Effect.flatMap(Drain.present, (drain) =>
+    drain === undefined
+      ? make(ObserveMiddleware, AuthMiddleware, RateLimitMiddleware, CacheMiddleware, ResilienceMiddleware)
+      : Effect.provideService(
+        make(
+          ObserveMiddleware,
+          Drain.DrainMiddleware,
+          AuthMiddleware,
+          RateLimitMiddleware,
+          CacheMiddleware,
+          ResilienceMiddleware
+        ),
+        Drain.DrainMiddleware,
+        drain
+      ))
+)

@@ -40,7 +40,8 @@ const reasons = Object.keys(
     CircuitOpen: true,
     BulkheadFull: true,
     TimedOut: true,
-    RetriesExhausted: true
+    RetriesExhausted: true,
+    Draining: true
   } satisfies { readonly [K in Reason]: true }
 ) as ReadonlyArray<Reason>
 
@@ -150,6 +151,7 @@ const adviceOf = (reason: PipelineError["reason"], tool: Pick<ToolMeta, "readOnl
       return { advice: `Ask for these scopes: ${reason.requiredScopes.join(" ")}.`, retryable: false }
     case "RateLimited":
     case "CircuitOpen":
+    case "Draining":
       return waitFor(reason.retryAfter)
     case "AuthUnavailable":
     case "LimitStoreUnavailable":

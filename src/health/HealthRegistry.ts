@@ -7,12 +7,17 @@
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
+import type { CallRecord } from "../CallRecord.ts"
 import { monotonicMillis } from "../internal/monotonic.ts"
+import * as Check from "../internal/options.ts"
+import type { ResilienceError } from "../resilience/ResilienceError.ts"
 import type * as HealthCheck from "./HealthCheck.ts"
 import { CheckNotFound, DuplicateCheck, HealthError, NoCheckers } from "./HealthError.ts"
+import { CallGate } from "./internal/callGate.ts"
 import { type CheckReport, Runner } from "./internal/runner.ts"
 
 export type {
@@ -47,6 +52,12 @@ export interface Report {
  * - `check`: asks one check.
  * - `drain`: from now on the program is unhealthy to its readiness probe, so that no new traffic comes. For good.
  * - `isDraining`: whether that has happened.
+ * - `admit`: runs a call, which counts as in flight until it has ended. Once `quiesce` has been called it is refused with
+ *   `Draining`, unless it is part of a call that is in flight. `ToolPipeline.layer` and `DrainMiddleware` run every call
+ *   through it.
+ * - `inFlight`: how many calls are. `takesCalls`: whether new ones are still let in.
+ * - `quiesce`: drains, refuses new calls, waits up to `grace` for those in flight and interrupts the rest, for whose
+ *   finalizers it waits up to one more second. Answers how many it has interrupted.
  *
  * @category services
  * @since 0.1.0
@@ -60,6 +71,13 @@ export class HealthRegistry extends Context.Service<HealthRegistry, {
   readonly check: (name: string) => Effect.Effect<CheckReport, HealthError>
   readonly drain: Effect.Effect<void>
   readonly isDraining: Effect.Effect<boolean>
+  readonly admit: <A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    record?: CallRecord
+  ) => Effect.Effect<A, E | ResilienceError, R>
+  readonly inFlight: Effect.Effect<number>
+  readonly takesCalls: Effect.Effect<boolean>
+  readonly quiesce: (grace: Duration.Input) => Effect.Effect<number>
 }>()("effect-toolops/health/HealthRegistry") {}
 
 const isDegrading = (report: CheckReport): boolean => report.status !== "healthy"
@@ -73,6 +91,7 @@ const isFatal = (report: CheckReport): boolean => report.status === "unhealthy" 
  */
 export const make: Effect.Effect<HealthRegistry["Service"]> = Effect.sync(() => {
   const runners = new Map<string, Runner>()
+  const gate = new CallGate()
   let isDraining = false
 
   const aggregate = (checks: ReadonlyArray<CheckReport>): Report => ({
@@ -136,7 +155,17 @@ export const make: Effect.Effect<HealthRegistry["Service"]> = Effect.sync(() => 
     drain: Effect.sync(() => {
       isDraining = true
     }),
-    isDraining: Effect.sync(() => isDraining)
+    isDraining: Effect.sync(() => isDraining),
+    admit: (effect, record) => gate.admit(effect, record),
+    inFlight: Effect.sync(() => gate.inFlight),
+    takesCalls: Effect.sync(() => !gate.isClosed),
+    quiesce: (grace) => {
+      const millis = Check.millis("HealthRegistry.quiesce", "grace", grace, { allowZero: true })
+      return Effect.suspend(() => {
+        isDraining = true
+        return gate.quiesce(millis)
+      })
+    }
   })
 })
 

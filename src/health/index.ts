@@ -1,3 +1,4 @@
+export * as DrainMiddleware from "./DrainMiddleware.ts"
 export * as HealthCheck from "./HealthCheck.ts"
 export * as HealthError from "./HealthError.ts"
 export * as HealthRegistry from "./HealthRegistry.ts"

@@ -64,12 +64,28 @@ export class RetriesExhausted extends Schema.TaggedError<RetriesExhausted>(
 }
 
 /**
+ * The program is shutting down and takes no new calls. Nothing was started; another replica, or this one when it is back,
+ * may take the call after `retryAfter`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Draining extends Schema.TaggedError<Draining>("effect-toolops/resilience/ResilienceError/Draining")(
+  "Draining",
+  { retryAfter: Schema.DurationFromMillis }
+) {
+  override get message(): string {
+    return "The server is shutting down"
+  }
+}
+
+/**
  * Every reason of a `ResilienceError`.
  *
  * @category errors
  * @since 0.1.0
  */
-export const Reason = Schema.Union([CircuitOpen, BulkheadFull, TimedOut, RetriesExhausted])
+export const Reason = Schema.Union([CircuitOpen, BulkheadFull, TimedOut, RetriesExhausted, Draining])
 
 /**
  * A refusal of a resilience part. Catch one reason with `Effect.catchReason("ResilienceError", "CircuitOpen", ...)`.

@@ -42,6 +42,7 @@ const kindOf = (reason: ToolRefusal.Reason): keyof typeof errorCodes => {
     case "CircuitOpen":
     case "BulkheadFull":
     case "RetriesExhausted":
+    case "Draining":
       return "unavailable"
     case "TimedOut":
       return "timedOut"
