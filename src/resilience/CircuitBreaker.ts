@@ -162,7 +162,8 @@ export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<CircuitB
  * **Details**
  *
  * Costs two round trips a call. While Redis does not answer, this process goes by a circuit of its own, or refuses, as
- * `onStoreError` says. `forceOpen`, `disable` and `metricsOnly` go for this process; `reset` closes the circuit for all.
+ * `onStoreError` says. `forceOpen`, `disable` and `metricsOnly` go for this process; `reset`
+ * closes the circuit for all while Redis answers, and for this process in any case.
  * A snapshot tells the status and when to retry; the counts stay in Redis and read 0.
  *
  * @category layers

@@ -25,7 +25,7 @@ const interruptedAt = <A, E>(position: Position, effect: Effect.Effect<A, E>) =>
     return { didInterrupt: scheduler.didInterrupt, exit: fiber.pollUnsafe()! }
   })
 
-const sweep = (scenario: (position: Position, where: string) => Effect.Effect<boolean>) =>
+const sweep = <E>(scenario: (position: Position, where: string) => Effect.Effect<boolean, E>) =>
   Effect.map(
     Effect.forEach(tried, (position) => scenario(position, JSON.stringify(position)), { concurrency: 32 }),
     (interrupted) => interrupted.filter(Boolean).length
