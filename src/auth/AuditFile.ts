@@ -156,9 +156,11 @@ const openFile = (
  *   when it is certain that it is gone: on the same machine, in the same container, or before a restart of the machine. Of
  *   a process elsewhere it must be removed by hand; the error says which. It is no protection on network file systems.
  * - A folder's new names are made durable where the platform allows it, and a link is refused in one step with opening the
- *   file only where the platform can; elsewhere it is looked for before and after. Windows has neither, nor modes.
- * - Other tools that rotate the file break it. Files that were rotated may be moved away, oldest first: say `firstSeq` to
- *   `verify` then.
+ *   file only where the platform can; elsewhere it is looked for before and after. Links in the folders above are followed.
+ *   Windows has neither, nor modes.
+ * - Other tools that rotate the file break it. Files that were rotated may be moved away, oldest first and all but the newest
+ *   of them: say `firstSeq` to `verify` then.
+ * - A write that takes longer than `writeTimeout` is not taken back: its records count as lost, and may be there all the same.
  *
  * **Example** (Writing to a file, and checking it)
  *
