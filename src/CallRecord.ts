@@ -66,7 +66,7 @@ export const outcomes: ReadonlyArray<Outcome> = [
 export type CacheStatus = "bypass" | "miss" | "hit" | "stale" | "coalesced"
 
 /**
- * What one limit said of a call.
+ * What one limit said of a call. One in `shadow` mode lets pass whatever it says.
  *
  * @category models
  * @since 0.1.0
@@ -74,6 +74,7 @@ export type CacheStatus = "bypass" | "miss" | "hit" | "stale" | "coalesced"
 export interface LimitStatus {
   readonly name: string
   readonly allowed: boolean
+  readonly shadow?: boolean | undefined
   readonly remaining: number
   readonly resetAfterMillis: number
 }

@@ -14,6 +14,8 @@ import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import { CurrentPeer } from "../internal/currentPeer.ts"
 import { RequestHeaders } from "../ToolCall.ts"
 import * as Authenticator from "./Authenticator.ts"
 import * as AuthError from "./AuthError.ts"
@@ -98,7 +100,9 @@ const around = (authenticator: Authenticator.Service, settings: Settings) =>
               (error) => Effect.succeed(answer(error, authenticator, settings))
             ),
             Effect.provideService(CurrentIdentity, identity),
-            Effect.provideService(RequestHeaders, request.headers)
+            Effect.provideService(RequestHeaders, request.headers),
+            // Where the connection comes from, unless somebody who knows the proxies in between has said it before.
+            Effect.updateService(CurrentPeer, (peer) => peer ?? Option.getOrUndefined(request.remoteAddress))
           )
       })
   )

@@ -84,7 +84,8 @@ export interface Options {
 }
 
 /**
- * The network address of whoever is calling, by which anonymous callers are told apart. HTTP edges set it.
+ * The network address of whoever is calling, by which anonymous callers are told apart. `HttpAuth` and `McpOps` set it to
+ * the socket's, unless it has been set outside of them.
  *
  * **Gotchas**
  *

@@ -67,6 +67,7 @@ export class BucketKey {
  */
 export class Take implements LimitStatus {
   readonly name: string
+  readonly shadow: boolean
   allowed = true
   remaining = 0
   resetAfterMillis = 0
@@ -80,6 +81,7 @@ export class Take implements LimitStatus {
 
   constructor(shape: BucketShape, key: BucketKey, cost: number) {
     this.name = shape.name
+    this.shadow = shape.shadow
     this.#shape = shape
     this.#key = key
     this.#cost = cost

@@ -129,7 +129,7 @@ export const authTotal: Definition<"counter"> = {
   labels: [...toolLabels, "decision"]
 }
 
-/** What each limit said of calls: allowed or limited. @category metrics @since 0.1.0 */
+/** What each limit said of calls: allowed, limited, or shadowed where it would have been limited. @category metrics @since 0.1.0 */
 export const limitTotal: Definition<"counter"> = {
   type: "counter",
   name: "tool.limit.total",
@@ -222,6 +222,7 @@ export class ToolSeries {
   readonly auth: (decision: string) => Series
   readonly limitAllowed: (limit: string) => Series
   readonly limitLimited: (limit: string) => Series
+  readonly limitShadowed: (limit: string) => Series
   readonly execTotal: Series
   readonly execDuration: Series
   readonly execErrors: (errorType: string) => Series
@@ -261,6 +262,7 @@ export class ToolSeries {
       bounded(maxLimits, overflowName, (name) => series(limitTotal, { ...tool, limit: name, decision }))
     this.limitAllowed = limit("allowed")
     this.limitLimited = limit("limited")
+    this.limitShadowed = limit("shadowed")
     this.execTotal = series(execTotal, tool)
     this.execDuration = series(execDuration, tool)
     this.execErrors = bounded(

@@ -3,7 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Config, ConfigProvider, Effect, Layer, Redacted, Schema } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
 import { ApiKey, Authenticator, AuthMiddleware, Authorizer, HttpAuth, Identity, Jwt, Rbac } from "effect-toolops/auth"
-import { HttpRouter, HttpServer, HttpServerResponse } from "effect/http"
+import { RateLimit } from "effect-toolops/limit"
+import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiGroup } from "effect/http-api"
 import * as Http from "node:http"
 import * as Net from "node:net"
@@ -332,5 +333,37 @@ describe("HttpAuth", () => {
       assert.strictEqual(yield* statusOf([good, good]), "401")
       assert.strictEqual(yield* statusOf([good, "authorization: Bearer other"]), "401")
       assert.strictEqual(yield* statusOf([`Authorization: Bearer ${signed()}, Bearer ${signed()}`]), "401")
+    }))
+
+  it.live("tells where the connection comes from, unless somebody has who knows the proxies", () =>
+    Effect.gen(function*() {
+      const peer = HttpRouter.add(
+        "GET",
+        "/peer",
+        Effect.map(RateLimit.CurrentPeer, (peer) => HttpServerResponse.text(String(peer)))
+      )
+      const fromProxy = HttpRouter.middleware(
+        (effect) =>
+          Effect.flatMap(
+            HttpServerRequest.HttpServerRequest,
+            ({ headers }) => Effect.provideService(effect, RateLimit.CurrentPeer, headers["x-real-ip"])
+          ),
+        { global: true }
+      )
+      const peerOf = (more: Layer.Layer<never, never, HttpRouter.HttpRouter>) =>
+        Effect.gen(function*() {
+          const server = Http.createServer()
+          yield* Layer.build(
+            HttpRouter.serve(
+              Layer.merge(peer.pipe(Layer.provide(HttpAuth.middleware().layer), Layer.provide(Tokens)), more),
+              { disableLogger: true, disableListenLog: true }
+            ).pipe(Layer.provide(NodeHttpServer.layer(() => server, { port: 0, host: "127.0.0.1" })))
+          )
+          const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/peer`
+          const headers = { ...bearer(signed()), "x-real-ip": "203.0.113.7", "x-forwarded-for": "203.0.113.8" }
+          return yield* Effect.promise(async () => (await fetch(url, { headers })).text())
+        })
+      assert.strictEqual(yield* peerOf(Layer.empty), "127.0.0.1")
+      assert.strictEqual(yield* peerOf(fromProxy), "203.0.113.7")
     }))
 })

@@ -387,6 +387,7 @@ describe("RateLimit", () => {
           [false, false]
         ])
         assert.deepStrictEqual(t.records.map((record) => record.outcome).slice(3), ["ok", "limited", "limited"])
+        assert.deepStrictEqual(t.records[0]?.limits?.map((status) => status.shadow), [true, false])
       }))
 
     it.effect("puts every limit into shadow mode at once", () =>

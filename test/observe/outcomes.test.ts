@@ -142,7 +142,11 @@ describe("outcomes", () => {
   it.effect("tells what limits and auth said", () => {
     const limited: ToolMiddleware.Around<unknown> = (call, next) => {
       const limit = { remaining: 1, resetAfterMillis: 0 }
-      call.record.limits = [{ name: "tool", allowed: true, ...limit }, { name: "caller", allowed: false, ...limit }]
+      call.record.limits = [
+        { name: "tool", allowed: true, ...limit },
+        { name: "caller", allowed: false, ...limit },
+        { name: "planned", allowed: false, shadow: true, ...limit }
+      ]
       call.record.lateResults = 2
       return next
     }
@@ -152,6 +156,7 @@ describe("outcomes", () => {
       assert.deepInclude(metrics(), {
         "tool.limit.total limit=tool decision=allowed": 1,
         "tool.limit.total limit=caller decision=limited": 1,
+        "tool.limit.total limit=planned decision=shadowed": 1,
         "tool.late.total": 2
       })
     })

@@ -95,7 +95,8 @@ export const withRequest = <R>(
   if (reporter !== undefined) seen = Context.add(seen, ProgressReporter, reporter)
   return http === undefined ? seen : seen.pipe(
     Context.add(RequestHeaders, options.headers),
-    Context.add(CurrentPeer, Option.getOrUndefined(http.remoteAddress))
+    // Unless somebody who knows the proxies in between has said it before.
+    Context.add(CurrentPeer, Context.get(context, CurrentPeer) ?? Option.getOrUndefined(http.remoteAddress))
   )
 }
 

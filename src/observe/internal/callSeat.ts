@@ -290,7 +290,11 @@ class Call {
     else if (record.identity !== undefined) series.auth("allowed")(1, context)
     if (record.limits !== undefined) {
       for (const limit of record.limits) {
-        const said = limit.allowed ? series.limitAllowed : series.limitLimited
+        const said = limit.allowed
+          ? series.limitAllowed
+          : limit.shadow === true
+          ? series.limitShadowed
+          : series.limitLimited
         said(limit.name)(1, context)
       }
     }
