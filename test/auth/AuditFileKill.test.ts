@@ -68,7 +68,6 @@ describe("AuditLog.layerFile, killed", () => {
     async () => {
       const random = Random.make(99)
       const lanes = Math.min(3, availableParallelism())
-      let repairs = 0
       let records = 0
       let killsWhileOpen = 0
       await Promise.all(Array.from({ length: lanes }, async (_, lane) => {
@@ -83,7 +82,8 @@ describe("AuditLog.layerFile, killed", () => {
           } else {
             assert.strictEqual(await firstLine(child), "open")
             killsWhileOpen++
-            await sleep(random.next() * 25)
+            // A process that has just started is slow: some get the time to come to full speed.
+            await sleep(random.below(20) === 0 ? 200 + random.below(200) : random.next() * 25)
           }
           await kill(child)
           if (i % 30 < lanes) {
@@ -97,17 +97,17 @@ describe("AuditLog.layerFile, killed", () => {
         assert.isUndefined(report.bad)
         const lines = filesOf(path).flatMap(linesOf).map(parse)
         assert.strictEqual(report.records, lines.length)
-        repairs += lines.filter((line) => line.kind === "repaired").length
         records += lines.length
-        const there = lines.map((line) => line.callId)
+        const there = lines.filter((line) => line.kind !== "repaired").map((line) => line.callId)
         const ids = new Set(there)
+        assert.strictEqual(ids.size, there.length)
         const acknowledgements = acknowledged(acks)
         assert.isAbove(acknowledgements.length, 1000)
         assert.deepStrictEqual(acknowledgements.filter((id) => !ids.has(id)), [])
         assert.deepStrictEqual(readdirSync(dirname(path)).filter((name) => name.includes(".lock.")), [])
       }))
       assert.isAbove(killsWhileOpen, 200)
-      console.log(`${kills} kills (${killsWhileOpen} while writing), ${records} records, ${repairs} repairs`)
+      assert.isAbove(records, 5000)
     },
     180_000
   )
