@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Deferred, Duration, Effect, Exit, Layer, Redacted, Schema, Tracer } from "effect"
 import { ToolCall, ToolPipeline } from "effect-toolops"
 import { McpOps, ToolkitOps } from "effect-toolops/ai"
-import { ApiKey, Authenticator, AuthError, AuthMiddleware, Identity, Rbac } from "effect-toolops/auth"
+import { ApiKey, Authenticator, AuthError, AuthMiddleware, Authorizer, Identity, Rbac } from "effect-toolops/auth"
 import { CacheMiddleware, ToolCache } from "effect-toolops/cache"
 import { RateLimit, RateLimitError, RateLimitMiddleware, RateLimitStore } from "effect-toolops/limit"
 import { McpRequest, ObserveMiddleware } from "effect-toolops/observe"
@@ -228,6 +228,25 @@ describe("McpOps.stdio", () => {
       const other = yield* speaksFor(McpOps.stdio({ identity: { principal: "grace", roles: ["reader"] } }))
       assert.isTrue((yield* other.callTool({ name: "who_am_i", arguments: { word: "hi" } })).isError)
     }))
+
+  it.live("is nobody over HTTP", () => {
+    const nobody = Authenticator.make({ authenticate: () => Effect.succeedNone })
+    const auth = AuthMiddleware.layer.pipe(Layer.provide([
+      Layer.succeed(Authenticator.Authenticator, nobody),
+      Authorizer.layerAllowAll
+    ]))
+    return Effect.gen(function*() {
+      const url = yield* serve(
+        McpServer.toolkit(Tools).pipe(
+          Layer.provide(McpOps.headers.combine(McpOps.stdio({ identity: { principal: "ada" } })).layer),
+          Layer.provide(handlers),
+          Layer.provide(pipeline({ auth }))
+        )
+      )
+      const answer = yield* call(yield* connect(url), "who_am_i", { word: "hi" })
+      assert.include(JSON.parse(answer.text), { reason: "MissingCredentials" })
+    })
+  })
 
   it("takes either credentials or an identity", () => {
     assert.throws(() => McpOps.stdio({}), /exactly one of credentials and identity/)

@@ -162,23 +162,26 @@ describe("McpOps.resourceServer", () => {
       assert.strictEqual((yield* held("tools/list", {})).status, 200)
     }))
 
-  it.live("keeps the other answers of a batch one of whose calls needs more scopes", () =>
-    Effect.gen(function*() {
-      const ada = yield* rpc(yield* start(), "2025-03-26", { authorization: "Bearer ada" })
-      const answer = yield* ada.batch(
-        ["files_read", "files_write", "files_read"].map((name) => ({
-          method: "tools/call",
-          params: { name, arguments: {} }
-        }))
-      )
-      assert.strictEqual(answer.status, 200)
-      const results: ReadonlyArray<{ readonly id: number; readonly result: { readonly isError?: boolean } }> = JSON
-        .parse(answer.body)
-      assert.deepStrictEqual(
-        results.toSorted((a, b) => a.id - b.id).map(({ result }) => result.isError === true),
-        [false, true, false]
-      )
-    }))
+  for (const style of ["result", "json-rpc"] as const) {
+    it.live(`keeps the other answers of a batch one of whose calls needs more scopes, in the style ${style}`, () =>
+      Effect.gen(function*() {
+        const url = yield* start({}, McpOps.headers.combine(McpOps.errors({ style })))
+        const ada = yield* rpc(url, "2025-03-26", { authorization: "Bearer ada" })
+        const answer = yield* ada.batch(
+          ["files_read", "files_write", "files_read"].map((name) => ({
+            method: "tools/call",
+            params: { name, arguments: {} }
+          }))
+        )
+        assert.strictEqual(answer.status, 200)
+        const results: ReadonlyArray<{ readonly id: number; readonly result?: { readonly isError?: boolean } }> = JSON
+          .parse(answer.body)
+        assert.deepStrictEqual(
+          results.toSorted((a, b) => a.id - b.id).map(({ result }) => result?.isError),
+          [false, style === "result" ? true : undefined, false]
+        )
+      }))
+  }
 
   it.live("serves the document where the official client looks for it", () =>
     Effect.gen(function*() {

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Latch, Layer, Ref, Schema } from "effect"
+import { Cause, DateTime, Effect, Exit, Latch, Layer, Ref, Schema } from "effect"
 import type { ToolCall } from "effect-toolops"
 import { McpOps, ToolkitOps, ToolPolicy } from "effect-toolops/ai"
 import { Authenticator, AuthError, AuthMiddleware, Authorizer, Identity, Rbac } from "effect-toolops/auth"
@@ -53,6 +53,11 @@ const users = (asked = { times: 0 }) =>
           const user = headers["x-user"]
           if (typeof user !== "string") return Effect.succeedNone
           const [principal = "", roles = "", scopes = ""] = user.split(";")
+          if (principal === "late") {
+            return Effect.succeedSome(
+              Identity.make({ principal, roles: ["admin"], expiresAt: DateTime.makeUnsafe(1_000) })
+            )
+          }
           if (principal === "down") return Effect.fail(AuthError.refused("AuthUnavailable"))
           return principal === "mallory"
             ? Effect.fail(AuthError.refused("InvalidCredentials"))
@@ -133,7 +138,7 @@ describe("McpOps.visibility", () => {
   }
 
   for (const revision of ["2026-07-28", "2025-11-25"] as const) {
-    for (const user of ["ada;reader", "noel", "mallory", undefined]) {
+    for (const user of ["ada;reader", "noel", "mallory", "late", undefined]) {
       it.live(`answers ${user ?? "nobody"} in ${revision} alike whether a tool is hidden or absent`, () =>
         Effect.gen(function*() {
           const url = yield* start()
@@ -187,7 +192,7 @@ describe("McpOps.visibility", () => {
       asked.times = 0
       yield* speak("tools/list", {})
       assert.strictEqual(asked.times, 1)
-      for (const [user, code] of [["mallory", McpOps.errorCodes.unauthenticated], ["down", -32_013]] as const) {
+      for (const [user, code] of [["mallory", -32_010], ["late", -32_010], ["down", -32_013]] as const) {
         const bad = yield* rpc(url, "2026-07-28", { "x-user": user })
         assert.include(JSON.parse((yield* bad("tools/list", {})).body).error, { code })
       }
