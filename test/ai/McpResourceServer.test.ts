@@ -55,9 +55,11 @@ const start = (
   const auth = Layer.mergeAll(tokens, policy)
   return serve(
     McpServer.toolkit(Tools).pipe(
+      // It needs nothing but what is provided here.
       Layer.provide(middleware.layer as Layer.Layer<never, never, McpServer.McpServer>),
       Layer.provide(handlers),
-      Layer.provide(pipeline({ auth: AuthMiddleware.layer.pipe(Layer.provide(auth)) }))
+      Layer.provide(pipeline({ auth: AuthMiddleware.layer.pipe(Layer.provide(auth)) })),
+      Layer.provide(auth)
     ),
     (server) => McpOps.resourceServer({ metadata, ...options })(server).pipe(Layer.provide(tokens))
   )
@@ -182,6 +184,25 @@ describe("McpOps.resourceServer", () => {
         )
       }))
   }
+
+  it.live("goes together with filtered lists: hidden tools are absent, and missing scopes still step up", () => {
+    const seen = McpOps.headers.combine(McpOps.visibility(Tools, { missingScopes: "show" }))
+    return Effect.gen(function*() {
+      const url = yield* start({}, seen)
+      const ada = yield* rpc(url, "2026-07-28", { authorization: "Bearer ada" })
+      const { body } = yield* ada("tools/list", {})
+      const names = JSON.parse(body).result.tools.map((tool: { readonly name: string }) => tool.name)
+      assert.deepStrictEqual(names, ["files_read", "files_write"])
+      assert.include(challengeOf(yield* ada("tools/call", { name: "files_write" })), "insufficient_scope")
+      const hidden = yield* ada("tools/call", { name: "disk_format" })
+      const absent = yield* ada("tools/call", { name: "disk_formaz" })
+      assert.deepStrictEqual({ ...hidden, body: hidden.body.replaceAll("format", "formaz") }, absent)
+      const nobody = yield* rpc(url, "2026-07-28")
+      for (const name of ["disk_format", "disk_formaz"]) {
+        assert.strictEqual((yield* nobody("tools/call", { name })).status, 401)
+      }
+    })
+  })
 
   it.live("serves the document where the official client looks for it", () =>
     Effect.gen(function*() {

@@ -46,6 +46,9 @@ export interface VisibilityOptions extends ToolPolicy.Options {
  *
  * A list has no input, so a policy that looks at the input is asked with `undefined` whether a tool is to be seen at all.
  *
+ * Put `authenticate`, if you need it, inside: around `visibility` it would answer a caller without credentials in another
+ * way where there is a tool than where there is none.
+ *
  * In revision 2026-07-28 the server compares `Mcp-Param-*` headers with the arguments before any middleware runs. A tool
  * with `x-mcp-header` parameters can be told from an absent one by that.
  *
