@@ -23,7 +23,7 @@ import { namePart } from "../internal/toolPattern.ts"
 export type HealthStatus = "healthy" | "degraded" | "unhealthy"
 
 /**
- * What a check may answer. `details` are shown to authorized callers only.
+ * What a check may answer. `details` are shown to authorized callers only: at most 50, texts cut at 500 characters.
  *
  * @category models
  * @since 0.1.0

@@ -6,24 +6,28 @@
  *
  * @since 0.1.0
  */
+import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as HttpMiddleware from "effect/http/HttpMiddleware"
 import * as HttpRouter from "effect/http/HttpRouter"
 import type * as HttpServerRequest from "effect/http/HttpServerRequest"
-import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Layer from "effect/Layer"
+import type { Authenticator } from "../auth/Authenticator.ts"
+import type { Authorizer } from "../auth/Authorizer.ts"
 import * as Check from "../internal/options.ts"
 import type { HealthStatus } from "./HealthCheck.ts"
 import type { HealthError } from "./HealthError.ts"
-import { type CheckReport, HealthRegistry, type Report } from "./HealthRegistry.ts"
+import { HealthRegistry, type Report } from "./HealthRegistry.ts"
+import { authorizedGuard } from "./internal/detailsGuard.ts"
+import { detailed, detailedCheck, notFound, plain, type Shape } from "./internal/healthBody.ts"
 
 /**
  * What `layer` takes.
  *
  * - `livePath`, `readyPath`, `startupPath`, `healthPath`: where. Defaults `/healthz`, `/readyz`, `/startupz`, `/health`.
  * - `details`: who may see names, reasons, times and details of checks. What is not let in, also when this itself
- *   breaks, sees the status only. Default: nobody.
+ *   breaks, sees the status only. Default: nobody. `layerAuthorized` asks the `Authorizer` of the tools instead.
  * - `allowNoChecks`: whether a program without a readiness check is ready. Default false.
  *
  * @category options
@@ -46,63 +50,16 @@ export interface Options {
  */
 export type ConfigOptions = Omit<Options, "details">
 
-type Shape = "toolops" | "health+json"
-
-// draft-inadarei-api-health-check-06 has words of its own.
-const words: Readonly<Record<HealthStatus, string>> = { healthy: "pass", degraded: "warn", unhealthy: "fail" }
-
-const respond = (shape: Shape, status: HealthStatus, body: object): HttpServerResponse.HttpServerResponse =>
-  HttpServerResponse.text(`${JSON.stringify(body)}\n`, {
-    status: status === "unhealthy" ? 503 : 200,
-    contentType: shape === "toolops" ? "application/json" : "application/health+json",
-    headers: { "cache-control": "no-store" }
-  })
-
-const statusOnly = (shape: Shape): Readonly<Record<HealthStatus, HttpServerResponse.HttpServerResponse>> => {
-  const one = (status: HealthStatus) => respond(shape, status, { status: shape === "toolops" ? status : words[status] })
-  return { healthy: one("healthy"), degraded: one("degraded"), unhealthy: one("unhealthy") }
-}
-// Made once: a probe asks often and the answer is one of a few.
-const plain: Readonly<Record<Shape, Readonly<Record<HealthStatus, HttpServerResponse.HttpServerResponse>>>> = {
-  toolops: statusOnly("toolops"),
-  "health+json": statusOnly("health+json")
-}
-const notFound = HttpServerResponse.text(`${JSON.stringify({ error: "not found" })}\n`, {
-  status: 404,
-  contentType: "application/json"
-})
+const pathOptions = [
+  "livePath",
+  "readyPath",
+  "startupPath",
+  "healthPath",
+  "allowNoChecks"
+]
 
 const shapeFor = (request: HttpServerRequest.HttpServerRequest): Shape =>
   (request.headers["accept"] ?? "").toLowerCase().includes("application/health+json") ? "health+json" : "toolops"
-
-const checkBody = (shape: Shape, report: CheckReport): Record<string, unknown> => {
-  const time = new Date(report.checkedAt).toISOString()
-  return shape === "toolops"
-    ? {
-      status: report.status,
-      critical: report.critical,
-      reason: report.reason,
-      details: report.details,
-      durationMs: report.durationMillis,
-      checkedAt: time
-    }
-    : {
-      status: words[report.status],
-      time,
-      observedValue: report.durationMillis,
-      observedUnit: "ms",
-      output: report.reason
-    }
-}
-
-const reportBody = (shape: Shape, report: Report): Record<string, unknown> => ({
-  status: shape === "toolops" ? report.status : words[report.status],
-  ...(shape === "toolops" ? { draining: report.isDraining } : {}),
-  // Own keys only: a check may be called `__proto__`.
-  checks: Object.fromEntries(
-    report.checks.map((each) => [each.name, shape === "toolops" ? checkBody(shape, each) : [checkBody(shape, each)]])
-  )
-})
 
 /**
  * Adds the routes.
@@ -138,14 +95,7 @@ const reportBody = (shape: Shape, report: Report): Record<string, unknown> => ({
  * @since 0.1.0
  */
 export const layer = (options: Options = {}): Layer.Layer<never, never, HttpRouter.HttpRouter | HealthRegistry> => {
-  Check.known("HealthRoutes.layer", options, [
-    "livePath",
-    "readyPath",
-    "startupPath",
-    "healthPath",
-    "details",
-    "allowNoChecks"
-  ])
+  Check.known("HealthRoutes.layer", options, [...pathOptions, "details"])
   const whenEmpty: Report = {
     status: options.allowNoChecks === true ? "healthy" : "unhealthy",
     isDraining: false,
@@ -204,7 +154,7 @@ export const layer = (options: Options = {}): Layer.Layer<never, never, HttpRout
           const shape = shapeFor(request)
           const report = yield* registry.reportAll
           return (yield* maySeeDetails(request))
-            ? respond(shape, report.status, reportBody(shape, report))
+            ? detailed(shape, report, yield* Clock.currentTimeMillis)
             : plain[shape][report.status]
         })
 
@@ -214,7 +164,7 @@ export const layer = (options: Options = {}): Layer.Layer<never, never, HttpRout
           const { params } = yield* HttpRouter.RouteContext
           const report = yield* registry.check(params["name"] ?? "")
           return (yield* maySeeDetails(request))
-            ? respond(shape, report.status, checkBody(shape, report))
+            ? detailedCheck(shape, report)
             : plain[shape][report.status]
         }).pipe(Effect.catchTag("HealthError", () => Effect.succeed(notFound)))
 
@@ -229,6 +179,26 @@ export const layer = (options: Options = {}): Layer.Layer<never, never, HttpRout
       yield* router.add("GET", `${healthPath}/:name`, (request) => quiet(single(request)))
     })
   )
+}
+
+/**
+ * Adds the routes, with details for those whom the `Authorizer` of the tools allows the action `read` on the tool
+ * `toolops:health`: by the role-based rules, with `permissions: ["tool:toolops:health:read"]`.
+ *
+ * **Details**
+ *
+ * Who asks is found out as for a tool call: from the request's headers by the `Authenticator`, or by `HttpAuth` where that
+ * stands in front. Anonymous callers see the status only, whatever the rules say, and shadow mode lets nobody in whom the
+ * rules would not.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerAuthorized = (
+  options: ConfigOptions = {}
+): Layer.Layer<never, never, HttpRouter.HttpRouter | HealthRegistry | Authenticator | Authorizer> => {
+  Check.known("HealthRoutes.layerAuthorized", options, pathOptions)
+  return Layer.unwrap(Effect.map(authorizedGuard, (details) => layer({ ...options, details })))
 }
 
 /**

@@ -1,3 +1,7 @@
+export * as DiskCheck from "./DiskCheck.ts"
+export * as EventLoopCheck from "./EventLoopCheck.ts"
 export * as Graceful from "./Graceful.ts"
+export * as MemoryCheck from "./MemoryCheck.ts"
 export * as SqliteApiKeyStore from "./SqliteApiKeyStore.ts"
 export * as SqliteCacheStore from "./SqliteCacheStore.ts"
+export * as SqliteCheck from "./SqliteCheck.ts"

@@ -93,10 +93,13 @@ describe("HealthRoutes", () => {
       const text = await response.text()
       assert.notInclude(text, "canary")
       assert.strictEqual(response.status, 503)
-      const { checks, draining, status } = JSON.parse(text)
+      const { checks, draining, status, timestamp } = JSON.parse(text)
       assert.deepStrictEqual([status, draining, Object.keys(checks)], ["unhealthy", false, ["cache", "db"]])
       assert.deepInclude(checks.cache, { status: "degraded", critical: true, details: { ratio: 0.5 } })
-      assert.deepInclude(checks.db, { status: "unhealthy", reason: "failed" })
+      assert.deepInclude(checks.db, { status: "unhealthy", error: "failed" })
+      // The members of toolops's answer: a time in RFC 3339, durations as Go writes them.
+      assert.match(timestamp, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/)
+      assert.match(checks.db.duration, /^\d+(\.\d+)?ms$/)
       assert.deepInclude(await (await get("/health/cache", init)).json(), { status: "degraded", critical: true })
       assert.notInclude(await (await get("/health")).text(), "cache")
     }, { details: (request) => Effect.succeed(request.headers["x-admin"] === "yes") }))
@@ -114,8 +117,71 @@ describe("HealthRoutes", () => {
       assert.strictEqual(response.headers.get("content-type"), "application/health+json")
       const body: any = await response.json()
       assert.strictEqual(body.status, "warn")
-      assert.deepInclude(body.checks.a[0], { status: "warn", observedUnit: "ms" })
+      assert.deepInclude(body.checks["a:responseTime"][0], { componentId: "a", status: "warn", observedUnit: "ms" })
     }, { details: () => Effect.succeed(true) }))
+
+  it.effect("answers anonymous callers in a size that no check has a part in", () =>
+    served(async ({ add, get }) => {
+      const sizes = async () =>
+        await Promise.all(
+          ["/readyz", "/health"].map(async (path) => (await (await get(path)).arrayBuffer()).byteLength)
+        )
+      await add({ name: "a", check: Effect.succeed({ status: "degraded" }) })
+      const one = await sizes()
+      for (let i = 0; i < 50; i++) {
+        await add({
+          name: `check-${i}`,
+          check: Effect.succeed({ status: "degraded", details: { text: "x".repeat(1000) } })
+        })
+      }
+      assert.deepStrictEqual(await sizes(), one)
+      const missing = (await (await get(`/health/${"n".repeat(100)}`)).text()).length
+      assert.strictEqual((await (await get("/health/n")).text()).length, missing)
+    }))
+
+  it.effect("is not broken by what a check says of itself", () =>
+    served(async ({ add, get }) => {
+      const cycle: Record<string, unknown> = {
+        fine: 1,
+        big: 1n,
+        not: NaN,
+        nothing: undefined,
+        "__proto__\"": "\u2028\""
+      }
+      cycle["self"] = cycle
+      await add({ name: "odd", check: Effect.succeed({ status: "healthy", details: cycle as never }) })
+      await add({
+        name: "trap",
+        critical: false,
+        check: Effect.succeed({
+          status: "healthy",
+          get details(): never {
+            throw new Error("canary")
+          }
+        })
+      })
+      await add({ name: "__proto__", check: Effect.void })
+      await add({ name: "long", check: Effect.succeed({ status: "healthy", details: { text: "x".repeat(100_000) } }) })
+      const response = await get("/health")
+      const text = await response.text()
+      const { checks, status } = JSON.parse(text)
+      assert.strictEqual(status, "degraded")
+      assert.deepStrictEqual(checks.odd.details, { fine: 1, "__proto__\"": "\u2028\"" })
+      assert.strictEqual(checks.trap.error, "crashed")
+      assert.deepStrictEqual(Object.keys(checks), ["odd", "trap", "__proto__", "long"])
+      assert.isBelow(text.length, 3000)
+      assert.notInclude(text, "canary")
+    }, { details: () => Effect.succeed(true) }))
+
+  it.effect("answers HEAD on every path as GET, without the body", () =>
+    served(async ({ add, get }) => {
+      await add(down)
+      for (const path of ["/healthz", "/readyz", "/startupz", "/health", "/health/db", "/health/nope"]) {
+        const [head, whole] = [await get(path, { method: "HEAD" }), await get(path)]
+        assert.deepStrictEqual([head.status, await head.text()], [whole.status, ""], path)
+        assert.strictEqual(head.headers.get("content-type"), whole.headers.get("content-type"), path)
+      }
+    }))
 
   it.effect("answers HEAD without a body, and 404 for a check that there is not", () =>
     served(async ({ add, get }) => {

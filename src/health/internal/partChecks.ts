@@ -102,15 +102,15 @@ export const bulkheadCheck = (bulkhead: Bulkhead["Service"] & { readonly isFull:
 export const cacheStoreCheck = (store: Store): Registered =>
   selfCheck(
     "cache",
-    Effect.as(store.get("cache:toolops.health:0"), {
-      status: "healthy",
-      details: { store: store.name }
-    })
+    Effect.map(
+      Effect.suspend(() => store.get("cache:toolops.health:0")),
+      (): CheckAnswer => ({ status: "healthy", details: { store: store.name } })
+    )
   )
 
 /** Whether Redis answers. */
 export const redisCheck = (kind: string, redis: Redis.Redis["Service"]): Registered =>
-  selfCheck(kind, Effect.map(redis.send("PING"), (answer) => answer === "PONG"))
+  selfCheck(kind, Effect.map(Effect.suspend(() => redis.send("PING")), (answer) => answer === "PONG"))
 
 /** A key set that is old or cannot be fetched degrades. Before the first token it was not asked for, and that is well. */
 export const jwksCheck = (jwks: Jwks["Service"]): Registered =>

@@ -31,14 +31,37 @@ const crashed: Verdict = { status: "unhealthy", reason: "crashed", details: unde
 const timedOut: Verdict = { status: "unhealthy", reason: "timeout", details: undefined }
 const passed: Verdict = { status: "healthy", reason: undefined, details: undefined }
 
+// Bounds for what a check may say, which is kept and sent.
+const maxDetails = 50
+const maxText = 500
+
+/** What of the details can be told, as it is now: values of other kinds could not be written, or change later. */
+const tellable = (details: unknown): CheckAnswer["details"] => {
+  if (typeof details !== "object" || details === null) return undefined
+  const told = Object.entries(details).slice(0, maxDetails).flatMap(([name, value]): Array<[string, Detail]> =>
+    typeof value === "string"
+      ? [[name.slice(0, maxText), value.slice(0, maxText)]]
+      : typeof value === "boolean" || Number.isFinite(value)
+      ? [[name.slice(0, maxText), value]]
+      : []
+  )
+  return Object.fromEntries(told)
+}
+
+type Detail = string | number | boolean
+
 const verdict = (exit: Exit.Exit<CheckAnswer | boolean | void, unknown>): Verdict => {
   if (exit._tag === "Failure") return Cause.hasFails(exit.cause) ? failed : crashed
   const answer: unknown = exit.value
   if (answer === undefined || answer === true) return passed
   if (typeof answer !== "object" || answer === null) return failed
-  const { details, status } = answer as CheckAnswer
-  // An answer of a shape that was not promised is no proof of health.
-  return statuses.includes(status) ? { status, reason: undefined, details } : failed
+  try {
+    const { details, status } = answer as CheckAnswer
+    // An answer of a shape that was not promised is no proof of health.
+    return statuses.includes(status) ? { status, reason: undefined, details: tellable(details) } : failed
+  } catch {
+    return crashed
+  }
 }
 
 /** Runs one check: at most one run at a time, its answer kept for the interval. */

@@ -1,0 +1,50 @@
+/**
+ * Whether Redis answers.
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
+import * as Redis from "effect/persistence/Redis"
+import * as Check from "../internal/options.ts"
+import * as HealthCheck from "./HealthCheck.ts"
+import type { HealthError } from "./HealthError.ts"
+import { type HealthRegistry, layerCheck } from "./HealthRegistry.ts"
+import { checkOptionNames, type CheckOptions, checkOptionsOf } from "./internal/checkOptions.ts"
+
+/**
+ * What `make` and `layer` take: what `HealthCheck.make` takes. `name` is `redis` by default.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options extends CheckOptions {}
+
+/**
+ * Makes a check that sends a `PING` and wants a `PONG`.
+ *
+ * **Gotchas**
+ *
+ * It is critical by default, as every check. The parts of this library do without Redis; where nothing else needs it, say
+ * `critical: false`, or give the parts a `HealthRegistry`, to which they tell it themselves.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (options: Options = {}): HealthCheck.HealthCheck<Redis.Redis> => {
+  Check.known("RedisCheck.make", options, checkOptionNames)
+  return HealthCheck.make({
+    name: "redis",
+    ...checkOptionsOf(options),
+    check: Effect.flatMap(Redis.Redis, (redis) => Effect.map(redis.send("PING"), (answer) => answer === "PONG"))
+  })
+}
+
+/**
+ * Registers the check.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options: Options = {}): Layer.Layer<never, HealthError, HealthRegistry | Redis.Redis> =>
+  layerCheck(make(options))

@@ -1,0 +1,77 @@
+/**
+ * Whether a file system is running full, of bytes or of files.
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
+import { statfs } from "node:fs/promises"
+import * as HealthCheck from "../health/HealthCheck.ts"
+import type { HealthError } from "../health/HealthError.ts"
+import { type HealthRegistry, layerCheck } from "../health/HealthRegistry.ts"
+import { checkOptionNames, type CheckOptions, checkOptionsOf } from "../health/internal/checkOptions.ts"
+import * as Check from "../internal/options.ts"
+import { byRatio, thresholds } from "./internal/thresholds.ts"
+
+/**
+ * What `make` and `layer` take besides what `HealthCheck.make` takes.
+ *
+ * - `path`: a path on the file system. Never shown.
+ * - `warn`: the used share from which it is degraded, above 0 and at most 1. Default 0.80.
+ * - `critical`: the used share from which it is unhealthy, from `warn` to 1. Default 0.95.
+ * - `isCritical`: what `HealthCheck.make` calls `critical`. Default true.
+ * - `name`: default `disk`. `interval`: default 30 seconds.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options extends Omit<CheckOptions, "critical"> {
+  readonly path: string
+  readonly warn?: number | undefined
+  readonly critical?: number | undefined
+  readonly isCritical?: boolean | undefined
+}
+
+// Some file systems have no fixed number of files and say 0.
+const usedShare = (total: number, free: number): number => total > 0 ? Math.round((1 - free / total) * 1000) / 1000 : 0
+
+/**
+ * Makes the check. The larger of both shares decides; what only root may use counts as used. A path that is not there fails.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (options: Options): HealthCheck.HealthCheck => {
+  const where = "DiskCheck.make"
+  Check.known(where, options, [...checkOptionNames, "path", "warn", "isCritical"])
+  const { critical, warn } = thresholds(where, options)
+  const path = Check.text(where, "path", options.path)
+  const { critical: _, ...rest } = options
+  return HealthCheck.make({
+    name: "disk",
+    interval: "30 seconds",
+    ...checkOptionsOf(rest),
+    critical: options.isCritical ?? true,
+    check: Effect.map(Effect.tryPromise(() => statfs(path)), (stats): HealthCheck.CheckAnswer => {
+      const bytes = usedShare(stats.blocks, stats.bavail)
+      const files = usedShare(stats.files, stats.ffree)
+      return {
+        status: byRatio(Math.max(bytes, files), warn, critical),
+        details: {
+          availableBytes: stats.bavail * stats.bsize,
+          totalBytes: stats.blocks * stats.bsize,
+          usedShare: bytes,
+          usedFilesShare: files
+        }
+      }
+    })
+  })
+}
+
+/**
+ * Registers the check.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options: Options): Layer.Layer<never, HealthError, HealthRegistry> => layerCheck(make(options))

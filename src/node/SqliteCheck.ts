@@ -1,0 +1,59 @@
+/**
+ * Whether a SQLite database can be read.
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
+import { DatabaseSync } from "node:sqlite"
+import * as HealthCheck from "../health/HealthCheck.ts"
+import type { HealthError } from "../health/HealthError.ts"
+import { type HealthRegistry, layerCheck } from "../health/HealthRegistry.ts"
+import { checkOptionNames, type CheckOptions, checkOptionsOf } from "../health/internal/checkOptions.ts"
+import * as Check from "../internal/options.ts"
+
+/**
+ * What `make` and `layer` take besides what `HealthCheck.make` takes.
+ *
+ * - `path`: the file. Opened for reading only, for each run, and never made. Never shown.
+ * - `name`: default `sqlite`.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options extends CheckOptions {
+  readonly path: string
+}
+
+/**
+ * Makes a check that opens the file and reads its schema. A file that is missing, no database, or locked for good fails.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (options: Options): HealthCheck.HealthCheck => {
+  const where = "SqliteCheck.make"
+  Check.known(where, options, [...checkOptionNames, "path"])
+  const path = Check.text(where, "path", options.path)
+  return HealthCheck.make({
+    name: "sqlite",
+    ...checkOptionsOf(options),
+    check: Effect.try(() => {
+      // A new handle each time: an old one goes on reading a file that has been removed or replaced.
+      const database = new DatabaseSync(path, { readOnly: true })
+      try {
+        database.prepare("SELECT count(*) FROM sqlite_schema").get()
+      } finally {
+        database.close()
+      }
+    })
+  })
+}
+
+/**
+ * Registers the check.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options: Options): Layer.Layer<never, HealthError, HealthRegistry> => layerCheck(make(options))
