@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Layer, Schema, Tracer } from "effect"
+import { ToolMeta, ToolPipeline } from "effect-toolops"
 import { McpOps, ToolkitOps, ToolPolicy } from "effect-toolops/ai"
 import { CacheMiddleware, ToolCache } from "effect-toolops/cache"
 import { ObserveMiddleware } from "effect-toolops/observe"
-import { McpServer, Tool, Toolkit } from "effect/ai"
+import { McpSchema, McpServer, Tool, Toolkit } from "effect/ai"
 import { connect, pipeline, rpc, serve } from "./mcp.ts"
 
 const Text = Schema.Struct({ text: Schema.String })
@@ -178,4 +179,20 @@ describe("McpOps.headers", () => {
       controller.abort()
       yield* Deferred.await(interrupted)
     }))
+
+  it.effect("does not keep an answer that asks for input", () => {
+    const ask = ToolMeta.make({ name: "ask", readOnly: true, success: Schema.Unknown, policy: { ttl: "1 hour" } })
+    let runs = 0
+    const asking = Effect.sync(() => {
+      runs += 1
+      return new McpSchema.InputRequired({ requestState: `round ${runs}` })
+    })
+    return Effect.gen(function*() {
+      const { run } = yield* ToolPipeline.ToolPipeline
+      const states = yield* Effect.forEach([1, 2, 3], () => run({ tool: ask }, asking))
+      assert.deepStrictEqual(states.map(({ requestState }) => requestState), ["round 1", "round 2", "round 3"])
+    }).pipe(Effect.provide(pipeline({
+      cache: CacheMiddleware.layer.pipe(Layer.provide(ToolCache.layerMemory()))
+    })))
+  })
 })
