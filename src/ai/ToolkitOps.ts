@@ -20,11 +20,12 @@ import * as Effectable from "effect/Effectable"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
 import { CurrentIdentity } from "../auth/Identity.ts"
-import { restore, shield } from "../internal/spanShield.ts"
+import { CacheMode } from "../cache/CacheMiddleware.ts"
+import { restore } from "../internal/spanShield.ts"
 import type { ToolMeta } from "../ToolMeta.ts"
 import * as ToolPipeline from "../ToolPipeline.ts"
+import { guardedHandlers, guardHandle, type TurnAway } from "./internal/guardHandle.ts"
 import { RefusalSlot } from "./mcp/refusalSlot.ts"
 import * as ToolPolicy from "./ToolPolicy.ts"
 import * as ToolRefusal from "./ToolRefusal.ts"
@@ -66,9 +67,6 @@ export type GuardedTools<Tools extends Record<string, Tool.Any>> = {
   readonly [Name in keyof Tools]: GuardedTool<Tools[Name]>
 }
 
-// Handlers that `layer` has put behind a pipeline.
-const guardedHandlers = new WeakSet<object>()
-
 /**
  * Makes a toolkit whose tools may be refused and leave no parameters on the caller's span.
  *
@@ -76,6 +74,9 @@ const guardedHandlers = new WeakSet<object>()
  *
  * A refusal is always a result that is marked as failed, also where a tool's `failureMode` is `error`: the model is to
  * read it. The handler's own failures keep the tool's mode.
+ *
+ * Parameters that do not fit a tool's Schema go through the pipeline too, as a call that runs nothing: only a caller who is
+ * let in, and whose limits are not used up, is told what is wrong with them. Its record says `interrupted`.
  *
  * **Gotchas**
  *
@@ -114,15 +115,19 @@ export const guard = <Tools extends Record<string, Tool.Any>>(
     Effectable.Prototype<typeof inner>({
       label: "Toolkit",
       evaluate(fiber) {
+        const turnAway = new Map<string, TurnAway>()
         for (const tool of tools) {
           const handler = fiber.context.mapUnsafe.get(tool.id) as Tool.Handler<string> | undefined
-          if (handler !== undefined && !guardedHandlers.has(handler.handler)) {
+          if (handler === undefined) continue
+          const guard = guardedHandlers.get(handler.handler)
+          if (guard === undefined) {
             return Effect.die(
               new TypeError(`ToolkitOps.guard: the handler of ${tool.name} is not from ToolkitOps.layer`)
             )
           }
+          turnAway.set(tool.name, guard)
         }
-        return Effect.map(inner, (built) => ({ tools: built.tools, handle: guardHandle(built) }))
+        return Effect.map(inner, (built) => ({ tools: built.tools, handle: guardHandle(built, turnAway) }))
       }
     })
   )
@@ -134,33 +139,6 @@ const requiresHandler = (tool: Tool.Any): boolean => !Tool.isProviderDefined(too
 
 const declareRefusal = (tool: Tool.Any): Tool.Any =>
   tool.setFailure(Schema.Union([tool.failureSchema, ToolRefusal.ToolRefusal]))
-
-const guardHandle = (
-  built: Toolkit.WithHandler<Record<string, Tool.Any>>
-): Toolkit.WithHandler<Record<string, Tool.Any>>["handle"] =>
-(name, ...rest) => Effect.map(shield(built.handle(name, ...rest)), returnRefusals)
-
-const returnRefusals = <T extends Tool.Any, E, R>(
-  stream: Stream.Stream<Tool.HandlerResult<T>, E, R>
-): Stream.Stream<Tool.HandlerResult<T>, E, R> =>
-  Stream.catchCause(stream, (cause) => {
-    const [reason] = cause.reasons
-    // Only a refusal alone is an answer. Otherwise the whole cause, because its annotations tell callers where the failure
-    // is from.
-    if (
-      cause.reasons.length !== 1 || !Cause.isFailReason(reason) || !(reason.error instanceof ToolRefusal.ToolRefusal)
-    ) {
-      return Stream.failCause(cause)
-    }
-    return Stream.succeed({
-      // `guard` has declared the refusal as a failure of the tool, so it is one of its results.
-      result: reason.error as Tool.Result<T>,
-      encodedResult: { ...reason.error },
-      isFailure: true,
-      failureOrigin: "handler",
-      preliminary: false
-    })
-  })
 
 /**
  * The handlers of a guarded toolkit: those of `effect/ai`, each of which may need `CurrentIdentity`.
@@ -268,7 +246,28 @@ const guardHandler = (
         }
       )
     }))
-  guardedHandlers.add(guarded)
+  guardedHandlers.set(guarded, (params, callId) =>
+    Effect.withFiber((fiber) =>
+      // There is nothing to run. An interruption says nothing against what stands behind the tool, and is no answer to keep.
+      Effect.matchCause(
+        Effect.provideService(
+          pipeline.run({ tool: meta, input: params, callId }, Effect.interrupt),
+          CacheMode,
+          "bypass"
+        ),
+        {
+          onFailure: (cause) => {
+            const error = cause.reasons.find(Cause.isFailReason)?.error
+            if (error === undefined) return undefined
+            const refusal = ToolRefusal.fromError(error, meta)
+            const slot = fiber.getRef(RefusalSlot)
+            if (slot !== undefined) slot.refused = { refusal, error }
+            return refusal
+          },
+          onSuccess: () => undefined
+        }
+      )
+    ))
   return guarded
 }
 

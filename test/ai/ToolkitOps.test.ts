@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Context, Duration, Effect, Exit, Layer, Schema, Stream, Tracer } from "effect"
-import { type ToolMeta, type ToolPipeline } from "effect-toolops"
+import { type ToolCall, type ToolMeta, type ToolPipeline } from "effect-toolops"
 import { ToolkitOps, ToolPolicy, ToolRefusal } from "effect-toolops/ai"
 import { AuthMiddleware, Identity } from "effect-toolops/auth"
 import { CacheMiddleware, ToolCache } from "effect-toolops/cache"
@@ -23,6 +23,10 @@ const Echo = Tool.make("text_echo", {
 const Tools = ToolkitOps.guard(Toolkit.make(Echo))
 
 const echo = ToolkitOps.layer(Tools, { text_echo: ({ text }) => Effect.succeed({ text }) })
+
+const tooMany = new RateLimitError.RateLimitError({
+  reason: new RateLimitError.RateLimited({ limit: "x", per: "identity", retryAfter: Duration.seconds(1) })
+})
 
 const limited = Layer.succeed(RateLimitMiddleware.RateLimitMiddleware, {
   name: "limit",
@@ -114,6 +118,71 @@ describe("ToolkitOps", () => {
       // McpServer tells a handler's failure from an internal one by this.
       assert.strictEqual(Context.get(Cause.reasonAnnotations(reason), Toolkit.FailureOrigin), "handler")
     }).pipe(Effect.provide(failing.pipe(Layer.provide(pipeline()))))
+  })
+
+  describe("parameters that do not fit", () => {
+    const failing = {
+      parameters: Schema.Struct({ text: Schema.String }),
+      success: Schema.Struct({ text: Schema.String })
+    }
+    const policy = { policy: { circuitBreaker: { maxFailures: 1 }, retry: { maxAttempts: 5 } } } as const
+    const Both = ToolkitOps.guard(Toolkit.make(
+      Tool.make("as_error", { ...failing, failureMode: "error" })
+        .annotate(Tool.Readonly, true)
+        .annotate(ToolPolicy.ToolPolicy, policy),
+      Tool.make("as_result", { ...failing, failureMode: "return" })
+        .annotate(Tool.Readonly, true)
+        .annotate(ToolPolicy.ToolPolicy, policy)
+    ))
+    const both = ToolkitOps.layer(Both, {
+      as_error: ({ text }) => Effect.succeed({ text }),
+      as_result: ({ text }) => Effect.succeed({ text })
+    })
+    const reasonOf = (error: any): string => error.reason._tag ?? error.reason
+    const ask = (name: "as_error" | "as_result", text: unknown) =>
+      Effect.gen(function*() {
+        const tools = yield* Both
+        const handled = tools.handle(name, { text } as never, "call-1")
+        return yield* Effect.match(Effect.flatMap(handled, Stream.runCollect), {
+          onFailure: (error) => `failed ${reasonOf(error)}`,
+          onSuccess: ([result]) => result?.isFailure === true ? `refused ${reasonOf(result.encodedResult)}` : text
+        })
+      })
+
+    for (const name of ["as_error", "as_result"] as const) {
+      const problem = `${name === "as_error" ? "failed" : "refused"} ToolParameterValidationError`
+
+      it.effect(`pass the stages before they are told of, ${name}`, () => {
+        const seen: Array<readonly [unknown, string]> = []
+        const twice = Layer.succeed(RateLimitMiddleware.RateLimitMiddleware, {
+          name: "limit",
+          forTool: () => <A, E, R>(call: ToolCall.ToolCall, next: Effect.Effect<A, E, R>) =>
+            Effect.suspend((): Effect.Effect<A, E | RateLimitError.RateLimitError, R> => {
+              seen.push([call.input, call.callId])
+              return seen.length <= 2 ? next : Effect.fail(tooMany)
+            })
+        })
+        return Effect.gen(function*() {
+          assert.strictEqual(yield* ask(name, 7), problem)
+          assert.strictEqual(yield* ask(name, [secret]), problem)
+          assert.strictEqual(yield* ask(name, 8), "refused RateLimited")
+          assert.strictEqual(yield* ask(name, "fits"), "refused RateLimited")
+          assert.deepStrictEqual(seen[0], [{ text: 7 }, "call-1"])
+        }).pipe(Effect.provide(both.pipe(Layer.provide(pipeline({ limit: twice })))))
+      })
+
+      it.effect(`speak against nobody and are not kept, ${name}`, () => {
+        const stages = pipeline({
+          cache: CacheMiddleware.layer.pipe(Layer.provide(ToolCache.layerMemory())),
+          resilience: ResilienceMiddleware.layer()
+        })
+        return Effect.gen(function*() {
+          for (let i = 0; i < 3; i++) assert.strictEqual(yield* ask(name, 7), problem)
+          assert.strictEqual(yield* ask(name, "fits"), "fits")
+          assert.strictEqual(yield* ask(name, 7), problem)
+        }).pipe(Effect.provide(both.pipe(Layer.provide(stages))))
+      })
+    }
   })
 
   it.effect("lets a defect of the handler out as a defect", () => {
