@@ -33,6 +33,7 @@ export interface Options extends Omit<CheckOptions, "critical"> {
 }
 
 const resolutionMillis = 20
+const maxTicks = 40
 
 type Histogram = ReturnType<typeof monitorEventLoopDelay>
 
@@ -45,6 +46,14 @@ const monitor = () => {
   }
   const histograms: [older: Histogram, newer: Histogram] = [start(), start()]
   return {
+    /** Waits until what went on before is counted: a pause that is just over is in no histogram before its next ticks. */
+    settled: async (): Promise<void> => {
+      const [older, newer] = histograms
+      const [before, beside] = [older.count, newer.count]
+      for (let tick = 0; tick < maxTicks && (older.count === before || newer.count === beside); tick++) {
+        await wait(resolutionMillis)
+      }
+    },
     /** The longest delay in milliseconds since the look before the last. */
     worst: (): number => {
       const [older, newer] = histograms
@@ -83,14 +92,13 @@ export const layer = (options: Options = {}): Layer.Layer<never, HealthError, He
   const { critical: _, ...rest } = options
   return Layer.effectDiscard(Effect.gen(function*() {
     const registry = yield* HealthRegistry
-    const { worst } = yield* Effect.acquireRelease(Effect.sync(monitor), ({ stop }) => Effect.sync(stop))
+    const { settled, worst } = yield* Effect.acquireRelease(Effect.sync(monitor), ({ stop }) => Effect.sync(stop))
     yield* registry.register(HealthCheck.make({
       name: "event-loop",
       failAfter: 3,
       ...checkOptionsOf(rest),
       critical: options.isCritical ?? true,
-      // A pause that is just over is in no histogram before its next tick.
-      check: Effect.map(Effect.promise(() => wait(2 * resolutionMillis)), (): HealthCheck.CheckAnswer => {
+      check: Effect.map(Effect.promise(settled), (): HealthCheck.CheckAnswer => {
         const delay = worst()
         return {
           status: byRatio(delay, warn, critical),

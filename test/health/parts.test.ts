@@ -4,10 +4,10 @@ import { Deferred, Effect, Fiber, Layer, Schedule } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
 import { AuditLog, AuthMiddleware, Jwks } from "effect-toolops/auth"
 import { CacheError, CacheStore, RedisCacheStore, ToolCache } from "effect-toolops/cache"
-import { HealthRegistry } from "effect-toolops/health"
+import { HealthRegistry, HealthRoutes } from "effect-toolops/health"
 import { RateLimitStore, RedisRateLimitStore } from "effect-toolops/limit"
 import { BreakerRegistry, Bulkhead, CircuitBreaker, ResilienceMiddleware } from "effect-toolops/resilience"
-import { HttpClient, HttpClientResponse } from "effect/http"
+import { HttpClient, HttpClientResponse, HttpRouter } from "effect/http"
 import { TestClock } from "effect/testing"
 import { inject } from "vitest"
 import { LocalRedis } from "../support/redis.ts"
@@ -247,6 +247,19 @@ describe("parts of the library", () => {
             yield* Effect.promise(() => server.kill())
             const { checks } = yield* until("degraded")
             assert.isTrue(checks.every(({ critical }) => !critical))
+            const { dispose, handler } = HttpRouter.toWebHandler(
+              HealthRoutes.layer().pipe(Layer.provide(Layer.succeed(HealthRegistry.HealthRegistry, registry))),
+              { disableLogger: true }
+            )
+            yield* Effect.promise(async () => {
+              const told = async (path: string) => {
+                const response = await handler(new Request(`http://localhost${path}`))
+                return [response.status, await response.text()]
+              }
+              assert.deepStrictEqual(await told("/readyz"), [200, "{\"status\":\"degraded\"}\n"])
+              assert.deepStrictEqual(await told("/healthz"), [200, "{\"status\":\"healthy\"}\n"])
+              await dispose()
+            })
             yield* Effect.promise(() => server.start())
             yield* until("healthy")
           })
