@@ -1,0 +1,223 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Config, ConfigProvider, Effect, Layer, Logger, References, Schema, Tracer } from "effect"
+import { Telemetry, TelemetryConfigError } from "effect-toolops/node"
+import { Writable } from "node:stream"
+import { startCollector } from "./collector.ts"
+
+const reasonOf = <E, R>(layer: Layer.Layer<never, E, R>) =>
+  Effect.scoped(Layer.build(layer)).pipe(
+    Effect.as("no error"),
+    Effect.catch((error) =>
+      Effect.succeed(
+        error instanceof TelemetryConfigError.TelemetryConfigError ? error.reason._tag : "another error"
+      )
+    )
+  )
+
+const env = (variables: Record<string, string>) =>
+  Effect.provideService(ConfigProvider.ConfigProvider, ConfigProvider.fromEnv({ env: variables }))
+
+const secret = "s3cr3t-in-the-wrong-place"
+const good = { serviceName: "docs", endpoint: "http://localhost:1" }
+
+/** Options that are wrong in one field; `any`, because the types would not let most of them through. */
+const mistakes: ReadonlyArray<readonly [reason: string, options: any]> = [
+  ["MissingServiceName", { ...good, serviceName: "" }],
+  ["MissingServiceName", { ...good, serviceName: " \t" }],
+  ["MissingServiceName", { endpoint: good.endpoint }],
+  ["MissingServiceName", { ...good, serviceName: 5 }],
+  ...[-0.1, 1.1, NaN, Infinity, "0.5"].map((sampleRatio) =>
+    ["InvalidSampleRatio", { ...good, tracing: { sampleRatio } }] as const
+  ),
+  ["InvalidTracingExporter", { ...good, tracing: { exporter: secret } }],
+  ["InvalidTracingExporter", { ...good, tracing: { exporter: "prometheus" } }],
+  ["InvalidTracingExporter", { ...good, tracing: { enabled: false, exporter: "OTLP" } }],
+  ["InvalidMetricsExporter", { ...good, metrics: { exporter: secret } }],
+  ["InvalidMetricsExporter", { ...good, metrics: { exporter: "jaeger" } }],
+  ["InvalidLogLevel", { ...good, logging: { level: secret } }],
+  ["InvalidLogLevel", { ...good, logging: { enabled: false, level: "INFO" } }],
+  ["EndpointNotConfigured", { serviceName: "docs", tracing: { exporter: "otlp" } }],
+  ["EndpointNotConfigured", { serviceName: "docs", endpoint: "", tracing: {} }],
+  ["EndpointNotConfigured", { serviceName: "docs", metrics: { exporter: "otlp" } }],
+  ...["localhost:4318", "ftp://a", `http://u:${secret}@a`, `http://a/?k=${secret}`, "http://a/#b", "a b"].map((
+    endpoint
+  ) => ["InvalidEndpoint", { serviceName: "docs", endpoint }] as const)
+]
+
+describe("Telemetry.layer", () => {
+  it.effect("tells each mistake as a reason of its own, that holds nothing of what was given", () =>
+    Effect.gen(function*() {
+      for (const [reason, options] of mistakes) {
+        const error = yield* Effect.flip(Effect.scoped(Layer.build(Telemetry.layer(options))))
+        assert.strictEqual(error.reason._tag, reason)
+        const encoded = yield* Schema.encodeEffect(TelemetryConfigError.TelemetryConfigError)(error)
+        assert.notInclude(JSON.stringify(encoded) + error.message, secret)
+      }
+    }))
+
+  it("throws what only code can get wrong", () => {
+    const wrong: ReadonlyArray<readonly [options: any, message: RegExp]> = [
+      [{ ...good, sampleRatio: 1 }, /unknown option "sampleRatio"/],
+      [{ ...good, tracing: { ratio: 1 } }, /tracing: unknown option "ratio"/],
+      [{ ...good, metrics: { endpoint: "" } }, /metrics: unknown option/],
+      [{ ...good, logging: { to: "" } }, /logging: unknown option/],
+      [{ ...good, tracing: { interval: 0 } }, /tracing\.interval must be a duration/],
+      [{ ...good, tracing: { interval: "60 days" } }, /tracing\.interval must be a duration/],
+      [{ ...good, tracing: { maxQueue: 0 } }, /tracing\.maxQueue must be an integer/],
+      [{ ...good, tracing: { maxQueue: 10, maxBatch: 11 } }, /tracing\.maxBatch must be an integer/],
+      [{ ...good, metrics: { interval: NaN } }, /metrics\.interval must be a duration/],
+      [{ ...good, metrics: { temporality: "both" } }, /metrics\.temporality must be one of/],
+      [{ ...good, shutdownTimeout: Infinity }, /shutdownTimeout must be a duration/],
+      [{ ...good, requestTimeout: -1 }, /requestTimeout must be a duration/],
+      [{ ...good, headers: { "a b": "c" } }, /headers must have valid names and values/],
+      [{ ...good, headers: { a: "b\r\nc: d" } }, /headers must have valid names and values/]
+    ]
+    for (const [options, message] of wrong) assert.throws(() => Telemetry.layer(options), message)
+  })
+
+  it.effect("needs no collector for what goes elsewhere, and Jaeger is where Jaeger is", () =>
+    Effect.gen(function*() {
+      const without = [
+        { tracing: { exporter: "jaeger" } },
+        { tracing: { exporter: "none" }, metrics: { exporter: "prometheus" } },
+        { tracing: { enabled: false }, metrics: { enabled: false } },
+        {}
+      ] as const
+      for (const options of without) {
+        assert.strictEqual(yield* reasonOf(Telemetry.layer({ serviceName: "docs", ...options })), "no error")
+      }
+    }))
+
+  it("sends to Jaeger what it would send to a collector", async () => {
+    const collector = await startCollector()
+    const Live = Telemetry.layer({ serviceName: "docs", endpoint: collector.url, tracing: { exporter: "jaeger" } })
+    await Effect.runPromise(Effect.withSpan(Effect.void, "work").pipe(Effect.provide(Live)))
+    assert.deepStrictEqual(collector.spans().map(({ name }) => name), ["work"])
+    await collector.close()
+  })
+
+  it("writes a line of JSON per batch to a stream", async () => {
+    let text = ""
+    const stream = new Writable({
+      write: (chunk, _encoding, done) => {
+        text += String(chunk)
+        done()
+      }
+    })
+    const Live = Telemetry.layer({
+      serviceName: "docs",
+      stream,
+      tracing: { exporter: "stdout" },
+      metrics: { exporter: "stdout" }
+    })
+    const name = "wo\nrk\u2028\u009b31m"
+    await Effect.runPromise(Effect.withSpan(Effect.void, name).pipe(Effect.provide(Live)))
+    const lines = text.trimEnd().split("\n")
+    const parsed = lines.map((line) => JSON.parse(line))
+    assert.strictEqual(parsed.find((line) => line.resourceSpans)?.resourceSpans[0].scopeSpans[0].spans[0].name, name)
+    // oxlint-disable-next-line no-control-regex -- control characters are what must not be there
+    assert.notMatch(text.replaceAll("\n", ""), /[\u0000-\u001f\u007f-\u009f\u2028]/)
+  })
+
+  it("goes on when the stream breaks", async () => {
+    const stream = new Writable({ write: (_chunk, _encoding, done) => done(new Error("EPIPE")) })
+    const Live = Telemetry.layer({ serviceName: "docs", stream, tracing: { exporter: "stdout", interval: "1 millis" } })
+    const work = Effect.repeat(Effect.withSpan(Effect.sleep("5 millis"), "work"), { times: 10 })
+    await Effect.runPromise(work.pipe(Effect.provide(Live)))
+    assert.isTrue(stream.destroyed)
+  })
+
+  it.effect("replaces the loggers only where logging is asked for, and keeps to the level", () =>
+    Effect.gen(function*() {
+      const own = Logger.make(() => {})
+      const state = Effect.all([Logger.CurrentLoggers, References.MinimumLogLevel])
+      const under = (logging: Telemetry.Options["logging"]) =>
+        state.pipe(
+          Effect.provide(Telemetry.layer({ serviceName: "docs", logging })),
+          Effect.provide(Logger.layer([own])),
+          Effect.map(([loggers, level]) => [loggers.has(own), level])
+        )
+      assert.deepStrictEqual(yield* under(undefined), [true, "Info"])
+      assert.deepStrictEqual(yield* under({ enabled: false, level: "debug" }), [true, "Info"])
+      assert.deepStrictEqual(yield* under({}), [false, "Info"])
+      assert.deepStrictEqual(yield* under({ level: "warn" }), [false, "Warn"])
+    }))
+})
+
+describe("Telemetry.layerConfig", () => {
+  it.effect("takes what it is told from the configuration, mistakes too", () => {
+    const layer = Telemetry.layerConfig({
+      serviceName: Config.String("NAME"),
+      tracing: { exporter: Config.Literals(["otlp", "none"], "EXPORTER"), sampleRatio: Config.Number("RATIO") }
+    })
+    return Effect.gen(function*() {
+      const under = (variables: Record<string, string>) => reasonOf(layer).pipe(env(variables))
+      assert.strictEqual(yield* under({ NAME: "docs", EXPORTER: "none", RATIO: "1" }), "no error")
+      assert.strictEqual(yield* under({ NAME: "docs", EXPORTER: "otlp", RATIO: "1" }), "EndpointNotConfigured")
+      assert.strictEqual(yield* under({ NAME: "docs", EXPORTER: "none", RATIO: "2" }), "InvalidSampleRatio")
+      assert.strictEqual(yield* under({ NAME: " ", EXPORTER: "none", RATIO: "1" }), "MissingServiceName")
+      assert.strictEqual(yield* under({ EXPORTER: "none", RATIO: "1" }), "another error")
+    })
+  })
+})
+
+describe("Telemetry.layerEnv", () => {
+  const name = { OTEL_SERVICE_NAME: "docs" }
+  const at = { OTEL_EXPORTER_OTLP_ENDPOINT: "http://localhost:1" }
+
+  it.effect("tells each mistake as a reason of its own", () =>
+    Effect.gen(function*() {
+      const cases: ReadonlyArray<readonly [reason: string, variables: Record<string, string>]> = [
+        ["no error", { ...name, ...at, OTEL_METRICS_EXPORTER: "none" }],
+        ["no error", { OTEL_RESOURCE_ATTRIBUTES: "service.name=docs", ...at, OTEL_METRICS_EXPORTER: "none" }],
+        ["no error", { ...name, OTEL_TRACES_EXPORTER: "none", OTEL_METRICS_EXPORTER: "prometheus" }],
+        ["no error", { OTEL_SDK_DISABLED: "TRUE" }],
+        ["MissingServiceName", at],
+        ["MissingServiceName", { OTEL_SERVICE_NAME: "", ...at }],
+        ["EndpointNotConfigured", name],
+        ["EndpointNotConfigured", { ...name, OTEL_EXPORTER_OTLP_ENDPOINT: "" }],
+        ["InvalidEndpoint", { ...name, OTEL_EXPORTER_OTLP_ENDPOINT: "localhost:4317" }],
+        ["InvalidTracingExporter", { ...name, ...at, OTEL_TRACES_EXPORTER: "zipkin" }],
+        ["InvalidMetricsExporter", { ...name, ...at, OTEL_METRICS_EXPORTER: "otlp,prometheus" }],
+        ["InvalidSampleRatio", { ...name, ...at, OTEL_TRACES_SAMPLER: "jaeger_remote" }],
+        ["InvalidSampleRatio", { ...name, ...at, OTEL_TRACES_SAMPLER: "traceidratio", OTEL_TRACES_SAMPLER_ARG: "2" }],
+        ["InvalidSampleRatio", { ...name, ...at, OTEL_TRACES_SAMPLER: "traceidratio", OTEL_TRACES_SAMPLER_ARG: "x" }],
+        ["UnsupportedProtocol", { ...name, ...at, OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" }]
+      ]
+      for (const [reason, variables] of cases) {
+        assert.strictEqual(yield* reasonOf(Telemetry.layerEnv).pipe(env(variables)), reason, JSON.stringify(variables))
+      }
+    }))
+
+  it("does what the variables say", async () => {
+    const collector = await startCollector()
+    const run = (variables: Record<string, string>) =>
+      Effect.runPromise(
+        Effect.andThen(Effect.withSpan(Effect.void, "work"), Effect.tracer).pipe(
+          Effect.provide(Layer.fresh(Telemetry.layerEnv)),
+          env({ ...name, OTEL_EXPORTER_OTLP_ENDPOINT: collector.url, OTEL_METRICS_EXPORTER: "none", ...variables })
+        )
+      )
+    await run({
+      OTEL_RESOURCE_ATTRIBUTES: "service.name=other, service.version=3,team=a%20b,broken,empty=",
+      OTEL_EXPORTER_OTLP_HEADERS: "api-key=a%3Db, x-tenant = t"
+    })
+    assert.deepInclude(collector.spans()[0]?.resource, {
+      "service.name": "docs",
+      "service.version": "3",
+      team: "a b",
+      empty: ""
+    })
+    assert.deepInclude(collector.requests[0]?.headers, { "api-key": "a=b", "x-tenant": "t" })
+    for (const sampler of ["always_off", "parentbased_always_off"]) await run({ OTEL_TRACES_SAMPLER: sampler })
+    await run({ OTEL_TRACES_SAMPLER: "parentbased_traceidratio", OTEL_TRACES_SAMPLER_ARG: "0" })
+    assert.strictEqual(await run({ OTEL_TRACES_EXPORTER: "none" }), Tracer.nativeTracer)
+    assert.strictEqual(await run({ OTEL_SDK_DISABLED: "true" }), Tracer.nativeTracer)
+    assert.strictEqual(collector.requests.length, 1)
+    for (const sampler of ["always_on", "parentbased_always_on", "traceidratio", "parentbased_traceidratio"]) {
+      await run({ OTEL_TRACES_SAMPLER: sampler })
+    }
+    assert.strictEqual(collector.spans().length, 5)
+    await collector.close()
+  })
+})

@@ -1,0 +1,341 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Redacted, Tracer } from "effect"
+import { ToolMeta, ToolPipeline } from "effect-toolops"
+import { McpRequest, ObserveMiddleware, ToolMetrics } from "effect-toolops/observe"
+import { afterEach } from "vitest"
+import {
+  accept,
+  answer,
+  type Behaviour,
+  type Collector,
+  hang,
+  rejectSome,
+  reset,
+  startCollector,
+  until
+} from "./collector.ts"
+import { startTelemetry } from "./telemetry.ts"
+
+const open: Array<Collector> = []
+const collector = async (behaviour?: Behaviour): Promise<Collector> => {
+  const one = await startCollector(behaviour)
+  open.push(one)
+  return one
+}
+afterEach(async () => {
+  await Promise.all(open.splice(0).map((one) => one.close()))
+})
+
+const traces = (more: object = {}) => ({
+  tracing: { exporter: "otlp" as const, interval: "20 millis" as const, ...more }
+})
+const sum = (counts: Record<string, number>): number => Object.values(counts).reduce((total, each) => total + each, 0)
+const tool = ToolMeta.make({ namespace: "docs", name: "search", version: "2" })
+
+const calls = Effect.gen(function*() {
+  const pipeline = yield* ToolPipeline.make(ObserveMiddleware.ObserveMiddleware)
+  yield* pipeline.run({ tool, callId: "c1" }, Effect.withSpan(Effect.void, "inside"))
+  yield* Effect.exit(pipeline.run({ tool }, Effect.fail(new Error("Bearer abcdefgh"))))
+}).pipe(Effect.provide(ObserveMiddleware.layer({ log: false })))
+
+describe("Telemetry and a collector", () => {
+  it("delivers the spans of calls, with the resource and the headers, and none of its own requests", async () => {
+    const at = await collector()
+    const telemetry = startTelemetry({
+      endpoint: `${at.url}/`,
+      version: "1.2.3",
+      resource: { "deployment.environment.name": "test" },
+      headers: { "x-tenant": "a", "api-key": Redacted.make("k") },
+      ...traces()
+    })
+    await telemetry.runtime.runPromise(calls)
+    await telemetry.close()
+    const spans = at.spans()
+    assert.deepStrictEqual(spans.map(({ name }) => name).toSorted(), [
+      "execute_tool search",
+      "execute_tool search",
+      "inside",
+      "tool.exec.docs.search",
+      "tool.exec.docs.search"
+    ])
+    const root = spans.find(({ attributes }) => attributes["gen_ai.tool.call.id"] === "c1")!
+    assert.deepInclude(root.attributes, { "gen_ai.operation.name": "execute_tool", "tool.id": "docs:search" })
+    const child = spans.find(({ parentSpanId }) => parentSpanId === root.spanId)!
+    assert.deepStrictEqual([child.name, child.traceId], ["tool.exec.docs.search", root.traceId])
+    assert.strictEqual(spans.find(({ name }) => name === "inside")?.parentSpanId, child.spanId)
+    const failed = spans.find(({ name, status }) => name === "execute_tool search" && status.code === 2)
+    assert.strictEqual(failed?.status.message, "Bearer <redacted>")
+    assert.deepInclude(root.resource, {
+      "service.name": "test",
+      "service.version": "1.2.3",
+      "deployment.environment.name": "test"
+    })
+    assert.deepInclude(at.requests[0]?.headers, {
+      "content-type": "application/x-protobuf",
+      "x-tenant": "a",
+      "api-key": "k"
+    })
+    assert.deepStrictEqual([telemetry.sent(), telemetry.lost()], [5, {}])
+  })
+
+  it("delivers metrics with their units and buckets, cumulative or as deltas", async () => {
+    for (const temporality of ["cumulative", "delta"] as const) {
+      const at = await collector()
+      const telemetry = startTelemetry({
+        endpoint: at.url,
+        metrics: { exporter: "otlp", interval: "1 hour", temporality }
+      })
+      await telemetry.runtime.runPromise(calls)
+      await telemetry.close()
+      const points = at.points()
+      const of = (name: string) => points.filter((point) => point.name === name)
+      const duration = of("gen_ai.execute_tool.duration")
+      assert.deepStrictEqual(duration.map(({ kind, unit, value }) => [kind, unit, value]), [
+        ["histogram", "s", 1],
+        ["histogram", "s", 1]
+      ])
+      assert.deepStrictEqual(duration[0]?.bounds, ToolMetrics.secondsBoundaries)
+      assert.deepStrictEqual(of("tool.exec.duration").map(({ unit, value }) => [unit, value]), [["ms", 2]])
+      assert.deepStrictEqual(
+        of("tool.call.total").map(({ attributes, value }) => [attributes["outcome"], value]).toSorted(),
+        [["failed", 1], ["ok", 1]]
+      )
+      assert.isTrue(
+        of("tool.call.total").every(({ attributes, isDelta }) =>
+          !("unit" in attributes) && isDelta === (temporality === "delta")
+        )
+      )
+      assert.deepStrictEqual([telemetry.sent("metrics"), telemetry.lost("metrics")], [points.length, {}])
+    }
+  })
+
+  it("follows the trace that a call came with, whatever the ratio, and decides for its own by the ratio", async () => {
+    const at = await collector()
+    const parent = (digit: string, sampled: boolean) =>
+      Tracer.externalSpan({ traceId: digit.repeat(32), spanId: digit.repeat(16), sampled })
+    const under = (span: Tracer.AnySpan) => Effect.withParentSpan(Effect.withSpan(Effect.void, "child"), span)
+    for (const [sampleRatio, digits] of [[0, "ab"], [1, "cd"]] as const) {
+      const telemetry = startTelemetry({ endpoint: at.url, ...traces({ sampleRatio }) })
+      await telemetry.spans(10)
+      await telemetry.runtime.runPromise(
+        Effect.andThen(under(parent(digits[0]!, true)), under(parent(digits[1]!, false)))
+      )
+      await telemetry.close()
+    }
+    const inherited = at.spans().filter(({ name }) => name === "child")
+    assert.deepStrictEqual(inherited.map(({ traceId }) => traceId[0]).toSorted(), ["a", "c"])
+    assert.strictEqual(at.spans().length, 12)
+
+    const half = startTelemetry({ endpoint: at.url, ...traces({ sampleRatio: 0.5, maxQueue: 10_000 }) })
+    const pair = Effect.withSpan(Effect.withSpan(Effect.void, "inner"), "outer")
+    await half.runtime.runPromise(Effect.repeat(pair, { times: 1999 }))
+    await half.close()
+    const outer = at.spans().filter(({ name }) => name === "outer")
+    assert.isTrue(outer.length > 850 && outer.length < 1150, `${outer.length} of 2000`)
+    const inner = at.spans().filter(({ name }) => name === "inner").map(({ traceId }) => traceId)
+    assert.deepStrictEqual(inner.toSorted(), outer.map(({ traceId }) => traceId).toSorted())
+  })
+
+  it("takes the trace that an MCP client sends as the parent, with the request's own as a link", async () => {
+    const at = await collector()
+    const telemetry = startTelemetry({ endpoint: at.url, ...traces() })
+    const sent = Tracer.externalSpan({ traceId: "e".repeat(32), spanId: "f".repeat(16), sampled: true })
+    await telemetry.runtime.runPromise(calls.pipe(
+      Effect.provideService(McpRequest.CurrentMcpRequest, { protocolVersion: "2026-07-28", parent: sent }),
+      Effect.withSpan("POST /mcp")
+    ))
+    await telemetry.close()
+    const http = at.spans().find(({ name }) => name === "POST /mcp")!
+    const root = at.spans().find(({ name }) => name === "tools/call search")!
+    assert.deepStrictEqual([root.traceId, root.parentSpanId, root.kind], ["e".repeat(32), "f".repeat(16), 2])
+    assert.deepStrictEqual(root.links.map(({ traceId }) => traceId), [http.traceId])
+  })
+
+  it("loses one batch by a refusal, and sends the next one at once", async () => {
+    const at = await collector((response, request) => (request.index === 0 ? answer(400) : accept)(response, request))
+    const telemetry = startTelemetry({ endpoint: at.url, ...traces({ maxBatch: 10 }) })
+    await telemetry.spans(10, "first")
+    await until("the first batch", () => at.requests.length === 1)
+    await telemetry.spans(25, "second")
+    await until("the others", () => at.spans().length === 25)
+    await telemetry.close()
+    assert.isTrue(at.spans().every(({ name }) => name === "second"))
+    assert.deepStrictEqual([telemetry.sent(), telemetry.lost()], [25, { rejected: 10 }])
+  })
+
+  it("counts what a collector takes only a part of", async () => {
+    const at = await collector(rejectSome(3))
+    const telemetry = startTelemetry({ endpoint: at.url, ...traces() })
+    await telemetry.spans(10)
+    await telemetry.close()
+    assert.deepStrictEqual([telemetry.sent(), telemetry.lost()], [7, { rejected: 3 }])
+  })
+
+  for (
+    const [named, first] of [
+      ["429 with a number", () => answer(429, { "retry-after": "2" })],
+      ["503 with a number", () => answer(503, { "retry-after": "2" })],
+      ["503 with a date", () => answer(503, { "retry-after": new Date(Date.now() + 3000).toUTCString() })]
+    ] as const
+  ) {
+    it(`sends nothing before the time of Retry-After, and loses nothing: ${named}`, async () => {
+      const at = await collector((response, request) => (request.index === 0 ? first() : accept)(response, request))
+      const telemetry = startTelemetry({ endpoint: at.url, ...traces({ maxBatch: 5 }) })
+      await telemetry.spans(20)
+      await until("all batches", () => at.spans().length === 20)
+      const waited = at.requests[1]!.at - at.requests[0]!.at
+      assert.isAtLeast(waited, 1990)
+      await telemetry.close()
+      assert.deepStrictEqual([telemetry.sent(), telemetry.lost()], [20, {}])
+      assert.strictEqual(at.requests.length, 5)
+    })
+  }
+
+  it("sends again after resets and other trouble of the moment", async () => {
+    const trouble = [reset, answer(502), answer(504), reset]
+    const at = await collector((response, request) => (trouble[request.index] ?? accept)(response, request))
+    const telemetry = startTelemetry({ endpoint: at.url, ...traces() })
+    await telemetry.spans(50)
+    await until("a good attempt", () => at.spans().length === 50)
+    await telemetry.close()
+    assert.deepStrictEqual([telemetry.sent(), telemetry.lost()], [50, {}])
+  })
+
+  it("waits for a collector that is not there yet", async () => {
+    const gone = await startCollector()
+    const { port } = new URL(gone.url)
+    await gone.close()
+    const telemetry = startTelemetry({ endpoint: gone.url, ...traces() })
+    await telemetry.spans(50)
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    const at = await startCollector(accept, Number(port))
+    open.push(at)
+    await until("the batch", () => at.spans().length === 50)
+    await telemetry.close()
+    assert.deepStrictEqual([telemetry.sent(), telemetry.lost()], [50, {}])
+  })
+
+  it("holds no more than its bound where nothing is answered, and says how much it has lost", async () => {
+    const at = await collector(hang)
+    const telemetry = startTelemetry({
+      endpoint: at.url,
+      shutdownTimeout: "300 millis",
+      ...traces({ maxQueue: 1000, maxBatch: 100 }),
+      metrics: { exporter: "otlp", interval: "20 millis" }
+    })
+    const ended = telemetry.runtime.runPromise(
+      calls.pipe(Effect.repeat({ times: 999 }), Effect.as("answered"))
+    )
+    assert.strictEqual(await ended, "answered")
+    await until("a request", () => at.requests.length > 0)
+    await telemetry.spans(500)
+    assert.deepStrictEqual(telemetry.lost(), { queue_full: 5000 + 500 - 1000 })
+    assert.strictEqual(telemetry.sent(), 0)
+    await telemetry.close()
+    assert.deepStrictEqual(telemetry.lost(), { queue_full: 4500, shutdown: 1000 })
+    assert.deepStrictEqual([telemetry.sent(), telemetry.sent("metrics"), at.spans()], [0, 0, []])
+    assert.isAtMost(at.mostInFlight(), 2)
+  })
+
+  it("ends a request that is not answered in time, and sends the batch again", async () => {
+    const at = await collector((response, request) => (request.index === 0 ? hang : accept)(response, request))
+    const telemetry = startTelemetry({ endpoint: at.url, requestTimeout: "200 millis", ...traces() })
+    await telemetry.spans(5)
+    await until("a second attempt", () => telemetry.sent() === 5)
+    assert.deepStrictEqual(at.requests[0]?.body, at.requests[1]?.body)
+    await telemetry.close()
+    assert.deepStrictEqual(telemetry.lost(), {})
+  })
+
+  it("waits for slow answers when it closes, and loses nothing", async () => {
+    const at = await collector((response, request) => {
+      setTimeout(() => accept(response, request), 50)
+      return true
+    })
+    const telemetry = startTelemetry({
+      endpoint: at.url,
+      shutdownTimeout: "1 minute",
+      ...traces({ maxQueue: 5000, maxBatch: 500, interval: "1 hour" }),
+      metrics: { exporter: "otlp", interval: "20 millis" }
+    })
+    await telemetry.spans(4321)
+    await telemetry.close()
+    assert.strictEqual(at.spans().length, 4321)
+    assert.deepStrictEqual([telemetry.sent(), telemetry.lost()], [4321, {}])
+    assert.isAtMost(at.mostInFlight(), 2)
+  })
+
+  it("does not wait at its end for a collector that asks for more time than there is", async () => {
+    const at = await collector(answer(503, { "retry-after": "120" }))
+    const telemetry = startTelemetry({ endpoint: at.url, shutdownTimeout: "1 minute", ...traces() })
+    await telemetry.spans(7)
+    await until("a request", () => at.requests.length === 1)
+    await telemetry.close()
+    assert.deepStrictEqual([telemetry.sent(), telemetry.lost()], [0, { shutdown: 7 }])
+    assert.strictEqual(at.requests.length, 1)
+  })
+
+  it("accounts for every span whatever the collector does", async () => {
+    const partial = rejectSome(1)
+    const moods = [accept, answer(400), reset, answer(500), accept, partial, answer(503, { "retry-after": "0" })]
+    const at = await collector((response, request) => moods[request.index % moods.length]!(response, request))
+    const telemetry = startTelemetry({
+      endpoint: at.url,
+      shutdownTimeout: "1 second",
+      ...traces({ maxQueue: 300, maxBatch: 30 })
+    })
+    let ended = 0
+    for (let i = 0; i < 20; i++) {
+      await telemetry.spans(50)
+      ended += 50
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+    await telemetry.close()
+    assert.strictEqual(telemetry.sent() + sum(telemetry.lost()), ended)
+    const partly = at.requests.filter((_, index) => moods[index % moods.length] === partial).length
+    assert.strictEqual(telemetry.sent(), at.spans().length - partly)
+    assert.isAbove(telemetry.lost()["rejected"] ?? 0, partly)
+    assert.isAtMost(at.mostInFlight(), 1)
+  })
+
+  it("counts what ends after it was closed", async () => {
+    const at = await collector()
+    const telemetry = startTelemetry({ endpoint: at.url, ...traces() })
+    const tracer = await telemetry.runtime.runPromise(Effect.tracer)
+    await telemetry.close()
+    await Effect.runPromise(Effect.withSpan(Effect.void, "late").pipe(Effect.withTracer(tracer)))
+    assert.deepStrictEqual([at.requests.length, telemetry.lost()], [0, { shutdown: 1 }])
+  })
+
+  it("sends nothing for exporters that are none, off, or served elsewhere", async () => {
+    const at = await collector()
+    for (
+      const options of [
+        { tracing: { exporter: "none" }, metrics: { exporter: "prometheus" } },
+        { tracing: { enabled: false }, metrics: { enabled: false } },
+        { metrics: { exporter: "none" } }
+      ] as const
+    ) {
+      const telemetry = startTelemetry({ endpoint: at.url, ...options })
+      assert.strictEqual(await telemetry.runtime.runPromise(Effect.tracer), Tracer.nativeTracer)
+      await telemetry.runtime.runPromise(calls)
+      await telemetry.close()
+    }
+    assert.strictEqual(at.requests.length, 0)
+  })
+})
+
+describe("Telemetry.layerLight", () => {
+  it("delivers spans and metrics as JSON, without packages", async () => {
+    const { Telemetry } = await import("effect-toolops/node")
+    const at = await collector(accept)
+    await Effect.runPromise(calls.pipe(Effect.provide(Layer.fresh(
+      Telemetry.layerLight({ serviceName: "light", endpoint: at.url, headers: { "x-tenant": "a" } })
+    ))))
+    const bodies = Object.fromEntries(at.requests.map(({ body, path }) => [path, JSON.parse(body.toString())]))
+    assert.deepStrictEqual(Object.keys(bodies).toSorted(), ["/v1/metrics", "/v1/traces"])
+    assert.include(JSON.stringify(bodies["/v1/traces"]), "execute_tool search")
+    assert.include(JSON.stringify(bodies["/v1/traces"]), "\"light\"")
+    assert.strictEqual(at.requests[0]?.headers["x-tenant"], "a")
+  })
+})
