@@ -107,6 +107,23 @@ describe("HealthRegistry", () => {
       })
     ))
 
+  it.effect("runs a check anew for one who asks again the moment that the answer is there", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        const { check, state } = counting({ interval: 0 })
+        state.answer = Effect.as(Effect.sleep("1 second"), true)
+        yield* registry.register(check)
+        const twice = yield* Effect.forkChild(
+          Effect.andThen(registry.check("counting"), () => {
+            state.answer = Effect.succeed(false)
+            return registry.check("counting")
+          })
+        )
+        yield* TestClock.adjust("1 second")
+        assert.deepStrictEqual([(yield* Fiber.join(twice)).status, state.runs], ["unhealthy", 2])
+      })
+    ))
+
   it.effect("runs a check once per interval however many ask", () =>
     withRegistry((registry) =>
       Effect.gen(function*() {

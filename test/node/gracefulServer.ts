@@ -65,12 +65,13 @@ const Calls = HttpRouter.use((router) =>
           RateLimitError: () => Effect.succeed(HttpServerResponse.text("limited", { status: 429 }))
         })
       ))
-    // So many calls of a second each, at all times from now on.
+    // So many calls of five seconds each, at all times from now on.
+    const stay = pipeline.wrap(ToolMeta.make({ name: "stay" }), () => Effect.sleep("5 seconds"))
     yield* router.add("POST", "/crowd/:size", (request) =>
       Effect.as(
         Effect.forEach(
           Array.from({ length: Number(request.url.split("/").at(-1)) }),
-          () => Effect.forkDetach(Effect.forever(Effect.ignore(run(999)))),
+          () => Effect.forkDetach(Effect.forever(Effect.ignore(stay(undefined)))),
           { discard: true }
         ),
         HttpServerResponse.text("started")

@@ -108,6 +108,8 @@ export class Runner {
         const result = exit !== undefined ? verdict(exit) : isLate ? timedOut : crashed
         const { critical, name } = this.check
         this.#pending = undefined
+        // Before those who wait are woken: one of them may ask again at once.
+        if (exit !== undefined) this.#isRunning = false
         this.#reportedAt = Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
         const durationMillis = this.#reportedAt - started
         this.#report = this.flap({ name, critical, durationMillis, checkedAt, ...result })
