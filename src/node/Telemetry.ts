@@ -158,11 +158,10 @@ const fromSettings = (settings: Settings | TelemetryConfigError): Layer.Layer<ne
  * import { Telemetry } from "effect-toolops/node"
  *
  * const Live = Telemetry.layer({ serviceName: "docs", tracing: { exporter: "otlp" } })
- * const program = Effect.catchReason(
- *   Effect.as(Effect.scoped(Layer.build(Live)), "up"),
- *   "TelemetryConfigError",
- *   "EndpointNotConfigured",
- *   (reason) => Effect.succeed(reason.message)
+ * const program = Layer.build(Live).pipe(
+ *   Effect.scoped,
+ *   Effect.as("up"),
+ *   Effect.catchReason("TelemetryConfigError", "EndpointNotConfigured", (reason) => Effect.succeed(reason.message))
  * )
  * await Effect.runPromise(program)
  * // => "The otlp exporter needs the address of a collector: endpoint, or OTEL_EXPORTER_OTLP_ENDPOINT"

@@ -165,6 +165,21 @@ const logLevelOf = (where: string, logging: Options["logging"]): LogLevel.LogLev
   return logging.enabled === false ? undefined : levels[level]
 }
 
+const withoutSecrets = (
+  resource: NonNullable<Options["resource"]>,
+  redaction: Redaction.Redaction
+): Settings["resource"] =>
+  Object.fromEntries(
+    Object.entries(resource).map(([name, value]) => [
+      name,
+      redaction.isSensitiveKey(name)
+        ? Redaction.replacement
+        : typeof value === "string"
+        ? redaction.text(value)
+        : value
+    ])
+  )
+
 /**
  * Checks options and fills in what is not given. What a configuration can get wrong is returned as an error; what only
  * code can get wrong throws.
@@ -187,17 +202,18 @@ export const resolve = (where: string, options: Options): Settings | Errors.Tele
   try {
     const serviceName = checkServiceName(options.serviceName)
     const redact = options.redact ?? []
+    const redaction = redact.length === 0 ? Redaction.standard : Redaction.make({ keys: redact })
     const headers = checkHeaders(where, options.headers ?? {})
     if (options.endpoint !== undefined && options.endpoint !== "") checkEndpoint(options.endpoint)
     return {
       serviceName,
       version: options.version,
-      resource: options.resource ?? {},
+      resource: withoutSecrets(options.resource ?? {}, redaction),
       tracing: tracingOf(where, options, headers),
       metrics: metricsOf(where, options, headers),
       logLevel: logLevelOf(where, options.logging),
       redact,
-      redaction: redact.length === 0 ? Redaction.standard : Redaction.make({ keys: redact }),
+      redaction,
       requestMillis: seconds(where, "requestTimeout", options.requestTimeout ?? 10_000),
       closeMillis: seconds(where, "shutdownTimeout", options.shutdownTimeout ?? 3000)
     }
