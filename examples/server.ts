@@ -13,6 +13,7 @@ import { ApiKey, AuthMiddleware, Rbac } from "effect-toolops/auth"
 import { CacheMiddleware, ToolCache } from "effect-toolops/cache"
 import { HealthCheck, HealthRegistry, HealthRoutes } from "effect-toolops/health"
 import { RateLimit, RateLimitMiddleware, RateLimitStore } from "effect-toolops/limit"
+import { Graceful } from "effect-toolops/node"
 import { ObserveMiddleware, PrometheusRoutes, StructuredLogger } from "effect-toolops/observe"
 import { ResilienceMiddleware } from "effect-toolops/resilience"
 import { McpProtocol, McpServer } from "effect/ai"
@@ -114,10 +115,13 @@ const upstream = (settings: Settings) =>
 
 /** The whole server. It also gives the upstream, so that whoever starts it can make the upstream fail. */
 export const layer = (settings: Settings) =>
-  HttpRouter.serve(routes(settings), { disableLogger: true, disableListenLog: true }).pipe(
+  // Nobody balances the load of a server that only this machine reaches, so there it need not wait.
+  Graceful.layer({ delay: settings.host === "127.0.0.1" ? 0 : "5 seconds" }).pipe(
+    Layer.provideMerge(HttpRouter.serve(routes(settings), { disableLogger: true, disableListenLog: true })),
     Layer.provideMerge(listen(settings)),
     Layer.provideMerge(upstream(settings)),
-    Layer.provide(NodeServices.layer)
+    // The one that the guards tell how they are, that probes ask, and by which calls are refused at the end.
+    Layer.provide([NodeServices.layer, HealthRegistry.layer])
   )
 
 /** The same tools behind the same guards, for one client at the other end of standard input and output. */

@@ -99,7 +99,7 @@ const fromSettings = (
     const steps = Effect.gen(function*() {
       yield* registry.drain
       const inFlight = yield* registry.inFlight
-      yield* Effect.logInfo(`effect-toolops: shutting down, ${inFlight} calls in flight`)
+      yield* Effect.logDebug(`effect-toolops: shutting down, ${inFlight} calls in flight`)
       yield* Effect.sleep(delayMillis)
       const interrupted = yield* registry.quiesce(graceMillis)
       if (interrupted > 0) {
