@@ -171,6 +171,13 @@ export interface ByIssuer<A> {
  * The claimed issuer has not been verified and only chooses. What the chosen authenticator answers is final, so nothing
  * falls through to another; a token of an issuer that is not listed is refused.
  *
+ * **Gotchas**
+ *
+ * The same principal of two issuers is two callers. Tenants and roles are shared by all: each issuer can name any, where
+ * its authenticator reads them. `Jwt` reads no tenant unless `tenantClaim` is given; `tenantClaim: "iss"` gives every
+ * issuer a tenant of its own, and a `rolesClaim` that an issuer does not write leaves its callers without roles. An
+ * authenticator of your own sets `issuer` itself.
+ *
  * **Example** (Tokens of two kinds)
  *
  * ```ts

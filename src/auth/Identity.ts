@@ -12,8 +12,10 @@ import type * as DateTime from "effect/DateTime"
 /**
  * A caller that has been authenticated, or the anonymous one.
  *
- * - `principal`: who, unique within the tenant.
- * - `tenant`: the organisation that the principal belongs to.
+ * - `issuer`: who vouches for the caller, where somebody outside does: the `iss` of a token. The same principal of two
+ *   issuers is two callers, to caches and limits as well.
+ * - `principal`: who, unique within the issuer and the tenant.
+ * - `tenant`: the organisation that the principal belongs to. The same tenant of two issuers is one.
  * - `roles`, `scopes`: what role-based rules and OAuth scopes look at.
  * - `method`: how the caller was authenticated, for example `api_key` or `jwt`; `anonymous` means not at all.
  * - `claims`: what else the credential said. Not a place for secrets.
@@ -23,6 +25,7 @@ import type * as DateTime from "effect/DateTime"
  * @since 0.1.0
  */
 export interface Identity {
+  readonly issuer?: string | undefined
   readonly principal: string
   readonly tenant: string | undefined
   readonly roles: ReadonlyArray<string>
@@ -40,6 +43,7 @@ export interface Identity {
  * @since 0.1.0
  */
 export interface Options {
+  readonly issuer?: string | undefined
   readonly principal: string
   readonly tenant?: string | undefined
   readonly roles?: Iterable<string> | undefined
@@ -69,7 +73,11 @@ export const make = (options: Options): Identity => {
   if (typeof options.principal !== "string" || options.principal.length === 0) {
     throw new TypeError("Identity.make: principal must be a non-empty string")
   }
+  if (options.issuer !== undefined && (typeof options.issuer !== "string" || options.issuer.length === 0)) {
+    throw new TypeError("Identity.make: issuer must be a non-empty string")
+  }
   return Object.freeze({
+    issuer: options.issuer,
     principal: options.principal,
     tenant: options.tenant,
     roles: copyStrings("roles", options.roles),

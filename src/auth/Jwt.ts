@@ -44,7 +44,7 @@ export type Algorithm = JwtKey.Algorithm
  * - `cache`: verified tokens are kept by their hash until they expire, at most `maxEntries` (default 10,000) and for at
  *   most `timeToLive` (default 5 minutes; 0 turns it off).
  *
- * Scopes are those of `scope`, else of `scp`.
+ * Scopes are those of `scope`, else of `scp`. The `issuer` of the identity is the `iss` that has been verified.
  *
  * @category options
  * @since 0.1.0

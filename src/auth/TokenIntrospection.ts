@@ -40,7 +40,8 @@ import { parseStrictBytes } from "./internal/strictJson.ts"
  *   the body (`post`).
  * - `audience`: who this server is; the answer's `aud` must name it, or one of the list. `false` takes tokens that were
  *   made for any server, which is safe only where the issuer answers for this one alone.
- * - `issuer`: what the answer's `iss` must be. Default: not checked.
+ * - `issuer`: what the answer's `iss` must be, and the `issuer` of the identity. Default: not checked; the issuer of the
+ *   identity is then the `url`, with the answer's `iss` behind a `#` where it has one.
  * - `clockTolerance`: how far the issuer's clock may be off. Default 30 seconds, at most 5 minutes.
  * - `principalClaim`: default `sub`. `tenantClaim`: default none. `rolesClaim`: default `roles`. A list is a path.
  * - `cacheTtl`: how long an answer is used. Default 30 seconds; 0 asks every time. `maxEntries`: default 10,000.

@@ -181,9 +181,11 @@ const identityDigest = (identity: Identity): string | undefined => {
   const tenant = identity.tenant === undefined ? "-" : `+${identity.tenant}`
   // The method too: a principal is unique among callers that were authenticated alike, and one called "anonymous" is
   // not the anonymous caller.
+  // One part more for callers with an issuer, whose principals are unique with each issuer only.
+  const issuer = identity.issuer === undefined ? "" : part(identity.issuer)
   const text = `${part(identity.method)}${part(tenant)}${part(identity.principal)}${list(identity.roles)}${
     list(identity.scopes)
-  }`
+  }${issuer}`
   if (!text.isWellFormed()) return undefined
   const digest = `i${sha256Hex(text)}`
   // Only what cannot change any more may be remembered.

@@ -32,7 +32,8 @@ import { corrupt } from "./internal/resultCodec.ts"
  * - `tool`: every answer of a tool, by its id. `namespace`: of every tool in it.
  * - `tag`: every answer that has the tag, or one of the tags, given by a tool's `policy.tags`.
  * - `tenant`: every answer given to a tenant, or to one of its identities.
- * - `identity`: every answer given to one principal, whatever its roles and scopes.
+ * - `identity`: every answer given to one principal, whatever its roles and scopes. With an `issuer` that issuer's
+ *   principal alone, without one the principals of that name of all issuers.
  *
  * An answer that everyone shares belongs to no tenant and to no identity.
  *
@@ -45,7 +46,7 @@ export type Target =
   | { readonly namespace: string }
   | { readonly tag: string | ReadonlyArray<string> }
   | { readonly tenant: string }
-  | { readonly identity: Pick<Identity, "principal" | "tenant"> }
+  | { readonly identity: Pick<Identity, "issuer" | "principal" | "tenant"> }
 
 /**
  * What has been counted since the layer was built.

@@ -1,8 +1,10 @@
 // Several issuers behind one header.
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Option, Redacted } from "effect"
+import { Effect, Exit, Layer, Option, Redacted } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
 import { Authenticator, AuthMiddleware, Authorizer, Identity, Jwt, TokenIntrospection } from "effect-toolops/auth"
+import { CacheMiddleware, ToolCache } from "effect-toolops/cache"
+import { RateLimit, RateLimitStore } from "effect-toolops/limit"
 import { HttpClient, HttpClientResponse } from "effect/http"
 import { TestClock } from "effect/testing"
 import { audience, base64url, bearer, claims, token } from "./tokens.ts"
@@ -136,6 +138,64 @@ describe("Authenticator.byIssuer", () => {
       const open = Authenticator.firstOf(authenticator, Authenticator.anonymous())
       const error = yield* Effect.flip(Authenticator.identify(open, bearer(signed("a"))))
       assert.strictEqual(error.reason._tag, "InvalidCredentials")
+    }))
+
+  it.effect("knows the same name of two issuers for two callers, to caches, limits and invalidation", () => {
+    const Pipeline = Layer.mergeAll(
+      AuthMiddleware.layer.pipe(Layer.provide([All, Authorizer.layerAllowAll])),
+      RateLimit.layer({ limits: [{ name: "each", per: "identity", limit: 2, window: "1 hour" }] }).pipe(
+        Layer.provide(RateLimitStore.layerMemory())
+      ),
+      CacheMiddleware.layer.pipe(Layer.provideMerge(ToolCache.layerMemory()))
+    )
+    return Effect.gen(function*() {
+      const [a, b] = [bearer(signed("a", { sub: "ada" })), bearer(signed("b", { sub: "ada" }))]
+      const cached = yield* ToolPipeline.make(AuthMiddleware.AuthMiddleware, CacheMiddleware.CacheMiddleware)
+      const tool = ToolMeta.make({ name: "inbox", readOnly: true })
+      let runs = 0
+      const read = (headers: Record<string, string>) =>
+        cached.run(
+          { tool, headers, input: {} },
+          Effect.map(Identity.CurrentIdentity, (who) => `mail ${++runs} of ${who.principal} at ${who.issuer}`)
+        )
+      const first = [yield* read(a), yield* read(b)]
+      assert.deepStrictEqual(first, [`mail 1 of ada at ${urlOf("a")}`, `mail 2 of ada at ${urlOf("b")}`])
+      assert.deepStrictEqual([yield* read(a), yield* read(b)], first)
+
+      // One issuer's caller is forgotten alone, and without an issuer all callers of that name.
+      const cache = yield* ToolCache.ToolCache
+      yield* cache.invalidate({ identity: { issuer: urlOf("a"), principal: "ada", tenant: undefined } })
+      assert.deepStrictEqual([yield* read(a), yield* read(b)], [`mail 3 of ada at ${urlOf("a")}`, first[1]])
+      yield* cache.invalidate({ identity: { principal: "ada", tenant: undefined } })
+      assert.deepStrictEqual([yield* read(a), yield* read(b)], [
+        `mail 4 of ada at ${urlOf("a")}`,
+        `mail 5 of ada at ${urlOf("b")}`
+      ])
+
+      const limited = yield* ToolPipeline.make(AuthMiddleware.AuthMiddleware, RateLimit.RateLimit)
+      const passes = (headers: Record<string, string>) =>
+        Effect.map(Effect.exit(limited.run({ tool, headers }, Effect.void)), Exit.isSuccess)
+      assert.deepStrictEqual([yield* passes(a), yield* passes(a), yield* passes(a)], [true, true, false])
+      assert.deepStrictEqual([yield* passes(b), yield* passes(b), yield* passes(b)], [true, true, false])
+    }).pipe(Effect.provide(Pipeline))
+  })
+
+  it.effect("lets a tenant be fixed for each issuer", () =>
+    Effect.gen(function*() {
+      const given = (tenantClaim?: string) =>
+        Jwt.make({
+          algorithms: ["HS256"],
+          keys: [{ secret: Redacted.make(secretOf("a")) }],
+          issuer: urlOf("a"),
+          audience,
+          tenantClaim
+        })
+      const value = bearer(signed("a", { tenant: "acme" }))
+      const tenantOf = (one: Authenticator.Service) =>
+        Effect.map(Authenticator.identify(one, value), (identity) => identity.tenant)
+      assert.strictEqual(yield* tenantOf(yield* given()), undefined)
+      assert.strictEqual(yield* tenantOf(yield* given("iss")), urlOf("a"))
+      assert.strictEqual(yield* tenantOf(yield* given("tenant")), "acme")
     }))
 
   it("refuses what makes no sense", () => {

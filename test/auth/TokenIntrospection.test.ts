@@ -80,6 +80,23 @@ describe("TokenIntrospection", () => {
       })
     }))
 
+  it.effect("names who vouches for the caller: the issuer that was compared, else the endpoint", () =>
+    Effect.gen(function*() {
+      const issuer = "https://issuer.example"
+      const of = (iss: unknown, given: Partial<TokenIntrospection.Options> = {}) =>
+        Effect.gen(function*() {
+          const { authenticator } = yield* served({ current: { body: { ...active, iss } } }, given)
+          return yield* Effect.match(Authenticator.identify(authenticator, bearer("t")), {
+            onFailure: (error): unknown => error.reason._tag,
+            onSuccess: (identity) => identity.issuer
+          })
+        })
+      assert.strictEqual(yield* of(issuer, { issuer }), issuer)
+      assert.strictEqual(yield* of(undefined), options.url)
+      assert.strictEqual(yield* of(issuer), `${options.url}#${issuer}`)
+      for (const iss of [1, "", ["x"], null]) assert.strictEqual(yield* of(iss), "TokenMalformed", String(iss))
+    }))
+
   it.effect("believes nothing but active: true", () =>
     Effect.gen(function*() {
       for (

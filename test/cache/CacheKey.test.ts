@@ -482,6 +482,30 @@ describe("CacheKey", () => {
     )
   })
 
+  it("depends on the issuer of the caller, and on whether there is one", () => {
+    const mine = ToolMeta.make({ name: "mine" })
+    const of = (options: Partial<Identity.Options>) =>
+      CacheKey.make({ tool: mine, identity: Identity.make({ principal: "ada", method: "jwt", ...options }) })
+    // An empty issuer is none that `make` takes, but an identity may come from anywhere.
+    const empty = CacheKey.make({
+      tool: mine,
+      identity: { ...Identity.make({ principal: "ada", method: "jwt" }), issuer: "" }
+    })
+    const keys = [
+      of({}),
+      empty,
+      of({ issuer: "https://a.example" }),
+      of({ issuer: "https://b.example" }),
+      of({ issuer: "https://a.example", tenant: "acme" }),
+      of({ issuer: "a", scopes: ["b"] }),
+      of({ issuer: "ab", scopes: [] }),
+      of({ scopes: ["a", "b"] })
+    ]
+    assert.strictEqual(new Set(keys).size, keys.length)
+    assert.strictEqual(of({ issuer: "https://a.example" }), keys[2])
+    assert.isUndefined(of({ issuer: "\ud800" }))
+  })
+
   it("does not remember the key of an identity that can change", () => {
     const mine = ToolMeta.make({ name: "mine" })
     const loose = { ...Identity.make({ principal: "p" }), roles: ["a"] }

@@ -246,6 +246,19 @@ describe("RateLimit", () => {
         tenant: "acme",
         principal: "alice"
       }],
+      ["the issuer", { issuer: "https://a.example", principal: "ada" }, {
+        issuer: "https://b.example",
+        principal: "ada"
+      }],
+      ["an issuer and none", { issuer: "https://a.example", principal: "ada" }, { principal: "ada" }],
+      ["a letter moved between issuer and tenant", { issuer: "ab", tenant: "c", principal: "d" }, {
+        issuer: "a",
+        tenant: "bc",
+        principal: "d"
+      }],
+      ["an issuer and a principal that looks like one with", { issuer: "a", principal: "b" }, {
+        principal: "1:a-b"
+      }],
       ["case", { principal: "alice" }, { principal: "Alice" }],
       ["spaces", { principal: "alice" }, { principal: "alice " }],
       ["unicode form", { principal: "\u00e9" }, { principal: "e\u0301" }],

@@ -119,6 +119,7 @@ export const toIdentity = (
   if (settings.audiences !== false && isFor(answer.aud, settings.audiences) !== true) {
     return AuthError.refused("InvalidCredentials")
   }
+  if (!isAbsentOr(answer.iss, isName)) return AuthError.refused("TokenMalformed")
   const principal = at(answer, settings.principal)
   const tenant = settings.tenant === undefined ? undefined : at(answer, settings.tenant)
   const held = at(answer, settings.roles)
@@ -128,6 +129,9 @@ export const toIdentity = (
     return AuthError.refused("TokenMalformed")
   }
   return Identity.make({
+    // Without an issuer to compare with, it is the endpoint that vouches, for all that it names.
+    issuer: settings.issuer ??
+      (answer.iss === undefined ? settings.url.href : `${settings.url.href}#${answer.iss as string}`),
     principal,
     tenant: tenant as string | undefined,
     roles,

@@ -134,6 +134,7 @@ export const toIdentity = (claims: unknown, rules: ClaimRules, now: number): Ide
   if (!isName(principal) || (tenant !== undefined && !isName(tenant))) return refused("TokenMalformed")
   if (heldRoles === undefined || scopes === undefined) return refused("TokenMalformed")
   return Identity.fromFrozen({
+    issuer: rules.issuer,
     principal,
     tenant,
     roles: Object.freeze(heldRoles),

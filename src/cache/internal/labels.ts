@@ -11,14 +11,19 @@ export const tool = (id: string): string => `tool:${id}`
 export const namespace = (name: string): string => `namespace:${name}`
 export const tag = (name: string): string => `tag:${name}`
 export const tenant = (name: string): string => `tenant:${digest(name)}`
-export const identity = (caller: Pick<Identity, "principal" | "tenant">): string =>
-  `identity:${
-    digest(
-      caller.tenant === undefined
-        ? `-${caller.principal}`
-        : `${caller.tenant.length}:${caller.tenant}${caller.principal}`
-    )
-  }`
+
+const nameOf = (caller: Pick<Identity, "principal" | "tenant">): string =>
+  caller.tenant === undefined ? `-${caller.principal}` : `${caller.tenant.length}:${caller.tenant}${caller.principal}`
+
+/** The caller of one issuer; without an issuer, every caller of that name. */
+export const identity = ({ issuer, ...caller }: Pick<Identity, "issuer" | "principal" | "tenant">): string =>
+  `identity:${digest(issuer === undefined ? nameOf(caller) : `@${issuer.length}:${issuer}${nameOf(caller)}`)}`
+
+// Under its name alone too, since whoever invalidates may not know who vouches for the caller.
+const identities = ({ issuer, principal, tenant }: Identity): ReadonlyArray<string> => {
+  const named = identity({ principal, tenant })
+  return issuer === undefined ? [named] : [named, identity({ issuer, principal, tenant })]
+}
 
 /** The labels that an answer of `owner` to a caller always has. */
 export const forTool = (owner: ToolMeta): (caller: Identity) => ReadonlyArray<string> => {
@@ -26,8 +31,8 @@ export const forTool = (owner: ToolMeta): (caller: Identity) => ReadonlyArray<st
   if (owner.varies === "everyone") return () => own
   return (caller) =>
     caller.tenant === undefined
-      ? [...own, identity(caller)]
+      ? [...own, ...identities(caller)]
       : owner.varies === "tenant"
       ? [...own, tenant(caller.tenant)]
-      : [...own, tenant(caller.tenant), identity(caller)]
+      : [...own, tenant(caller.tenant), ...identities(caller)]
 }

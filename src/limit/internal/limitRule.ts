@@ -167,14 +167,13 @@ export const costOf = (rule: LimitRule, call: ToolCall): number =>
 
 /**
  * Names a caller who has been authenticated. The tenant's length comes first, so `a` of tenant `b:c` is not `c:a` of
- * tenant `b`. The first letter keeps a principal called "anonymous" apart from callers who are.
+ * tenant `b`, and so with issuers. The first letter keeps a principal called "anonymous" apart from callers who are, and
+ * callers with an issuer from those without.
  */
-const callerSubject = (identity: Identity): string =>
-  bounded(
-    identity.tenant === undefined
-      ? `i-${identity.principal}`
-      : `i${identity.tenant.length}:${identity.tenant}${identity.principal}`
-  )
+const callerSubject = ({ issuer, principal, tenant }: Identity): string => {
+  const name = tenant === undefined ? `-${principal}` : `${tenant.length}:${tenant}${principal}`
+  return bounded(issuer === undefined ? `i${name}` : `j${issuer.length}:${issuer}${name}`)
+}
 
 /** Names a caller who has not been authenticated: their peer, or all of them when there is none. */
 const anonymousSubject = (peer: string | undefined): string =>
