@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Redacted, Tracer } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
 import { McpRequest, ObserveMiddleware, ToolMetrics } from "effect-toolops/observe"
+import { FetchHttpClient, HttpClient, HttpRouter, HttpServerResponse } from "effect/http"
 import { afterEach } from "vitest"
 import {
   accept,
@@ -149,6 +150,45 @@ describe("Telemetry and a collector", () => {
     const root = at.spans().find(({ name }) => name === "tools/call search")!
     assert.deepStrictEqual([root.traceId, root.parentSpanId, root.kind], ["e".repeat(32), "f".repeat(16), 2])
     assert.deepStrictEqual(root.links.map(({ traceId }) => traceId), [http.traceId])
+  })
+
+  it("continues the trace of a request that comes in, and hands it on with one that goes out", async () => {
+    const at = await collector()
+    const telemetry = startTelemetry({ endpoint: at.url, ...traces() })
+    const handedOn: Array<string | null> = []
+    const fetch: typeof globalThis.fetch = (input, init) => {
+      handedOn.push(new Request(input, init).headers.get("traceparent"))
+      return Promise.resolve(new Response(""))
+    }
+    const route = HttpRouter.add(
+      "GET",
+      "/*",
+      Effect.flatMap(HttpClient.HttpClient, (client) => client.get("http://behind/")).pipe(
+        Effect.as(HttpServerResponse.empty()),
+        Effect.orDie,
+        Effect.provide(FetchHttpClient.layer),
+        Effect.provideService(FetchHttpClient.Fetch, fetch)
+      )
+    )
+    const context = await telemetry.runtime.runPromise(Effect.context<never>())
+    const { dispose, handler } = HttpRouter.toWebHandler(Layer.provide(route, Layer.succeedContext(context)), {
+      disableLogger: true
+    })
+    for (const [digit, flag] of [["c", "01"], ["d", "00"]] as const) {
+      const traceparent = `00-${digit.repeat(32)}-${digit.repeat(16)}-${flag}`
+      await handler(new Request("http://localhost/page", { headers: { traceparent } }), context)
+    }
+    await dispose()
+    await telemetry.close()
+    const spans = at.spans()
+    const served = spans.find(({ kind }) => kind === 2)!
+    const made = spans.find(({ kind }) => kind === 3)!
+    assert.deepStrictEqual([served.traceId, served.parentSpanId], ["c".repeat(32), "c".repeat(16)])
+    assert.strictEqual(made.parentSpanId, served.spanId)
+    assert.strictEqual(handedOn[0], `00-${"c".repeat(32)}-${made.spanId}-01`)
+    // Of a trace that is not sampled nothing is sent, and the next one is told not to sample it either.
+    assert.match(handedOn[1] ?? "", /^00-d{32}-[0-9a-f]{16}-00$/)
+    assert.strictEqual(spans.length, 2)
   })
 
   it("loses one batch by a refusal, and sends the next one at once", async () => {

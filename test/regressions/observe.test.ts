@@ -1,7 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as api from "@opentelemetry/api"
 import { Clock, Context, Effect, Layer, Metric, Option, Tracer } from "effect"
 import { ToolMeta, ToolMiddleware, ToolPipeline } from "effect-toolops"
-import { ObserveMiddleware, StructuredLogger } from "effect-toolops/observe"
+import { ApiKey, AuditLog, AuthMiddleware, Rbac } from "effect-toolops/auth"
+import { Telemetry } from "effect-toolops/node"
+import { McpRequest, ObserveMiddleware, PrometheusRoutes, StructuredLogger } from "effect-toolops/observe"
+import { HttpRouter } from "effect/http"
+import { Writable } from "node:stream"
 
 // What the Go library got wrong about observing, one test each.
 
@@ -38,6 +43,8 @@ const watched = (options?: ObserveMiddleware.Options) => {
     }))
   return { lines, raw, run, series, spans }
 }
+
+const nowhere = () => new Writable({ write: (_chunk, _encoding, done) => done() })
 
 describe("observe regressions", () => {
   it.effect("a tool that panics has its span ended and its metrics counted", () => {
@@ -185,4 +192,96 @@ describe("observe regressions", () => {
       assert.strictEqual(Option.isNone(spans[0]!.parent), true)
     })
   })
+
+  it.effect("a call is told in the words of OpenTelemetry, and as a server's where it came over MCP", () => {
+    const { run, spans } = watched()
+    return Effect.gen(function*() {
+      yield* run((pipeline) => pipeline.run({ tool, callId: "1" }, Effect.void)).pipe(
+        Effect.provideService(McpRequest.CurrentMcpRequest, { protocolVersion: "2026-07-28" })
+      )
+      yield* run((pipeline) => pipeline.run({ tool }, Effect.void))
+      const [served, , plain] = spans
+      assert.deepStrictEqual([served?.name, served?.kind], ["tools/call search", "server"])
+      assert.deepInclude(Object.fromEntries(served!.attributes), {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": "search",
+        "gen_ai.tool.call.id": "1",
+        "mcp.method.name": "tools/call",
+        "mcp.protocol.version": "2026-07-28"
+      })
+      assert.deepStrictEqual([plain?.name, plain?.kind], ["execute_tool search", "internal"])
+    })
+  })
+
+  it("what a tool is called is checked before anything is told of it", () => {
+    for (const name of ["", "a b", "a:b", "a\nb", "a\"b", "x".repeat(129)]) {
+      assert.throws(() => ToolMeta.make({ name }))
+    }
+  })
+
+  it.effect("there is an audit log, and a call that is turned away is in it", () => {
+    const Audited = AuthMiddleware.layerAudited.pipe(
+      Layer.provide([
+        ApiKey.layer().pipe(Layer.provide(ApiKey.layerMemory({ keys: [] }))),
+        Rbac.layer({ roles: {} })
+      ]),
+      Layer.provideMerge(AuditLog.layerMemory())
+    )
+    return Effect.gen(function*() {
+      const pipeline = yield* ToolPipeline.make(AuthMiddleware.AuthMiddleware)
+      yield* Effect.exit(pipeline.run({ tool }, Effect.void))
+      const { records } = yield* AuditLog.AuditMemory
+      assert.deepStrictEqual((yield* records).map(({ outcome }) => outcome), ["unauthenticated"])
+    }).pipe(Effect.provide(Audited))
+  })
+
+  it.effect("exporters leave the providers of the process alone", () => {
+    const globals = () => [
+      api.trace.getTracerProvider(),
+      (api.trace.getTracerProvider() as api.ProxyTracerProvider).getDelegate(),
+      api.metrics.getMeterProvider()
+    ]
+    const before = globals()
+    return Effect.gen(function*() {
+      const during = yield* Effect.sync(globals).pipe(
+        Effect.provide(Telemetry.layer({ serviceName: "docs", tracing: { exporter: "jaeger" } }))
+      )
+      for (const [i, provider] of before.entries()) assert.strictEqual(during[i], provider)
+    })
+  })
+
+  it.effect("a trace is kept where no ratio is given", () => {
+    const sampled = Effect.map(Effect.currentSpan, (span) => span.sampled).pipe(
+      Effect.withSpan("root"),
+      Effect.provide(Telemetry.layer({ serviceName: "docs", stream: nowhere(), tracing: { exporter: "stdout" } }))
+    )
+    return Effect.map(sampled, (isSampled) => assert.isTrue(isSampled))
+  })
+
+  it.effect("an exporter that is none makes no span, and its metrics are not read", () => {
+    const given = Telemetry.layer({
+      serviceName: "docs",
+      tracing: { exporter: "none" },
+      metrics: { exporter: "none", interval: "1 millis" }
+    })
+    let reads = 0
+    const registry = new Map()
+    Object.defineProperty(registry, "values", { value: () => (reads++, [].values()) })
+    return Effect.gen(function*() {
+      assert.strictEqual(yield* Effect.tracer, Tracer.nativeTracer)
+      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 20)))
+      assert.strictEqual(reads, 0)
+    }).pipe(Effect.provide(given), Effect.provideService(Metric.MetricRegistry, registry))
+  })
+
+  it.effect("the Prometheus exporter has a route", () =>
+    Effect.gen(function*() {
+      const given = Telemetry.layer({ serviceName: "docs", metrics: { exporter: "prometheus" } })
+      const { dispose, handler } = HttpRouter.toWebHandler(Layer.provide(PrometheusRoutes.layer(), given), {
+        disableLogger: true
+      })
+      const response = yield* Effect.promise(() => handler(new Request("http://localhost/metrics")))
+      assert.strictEqual(response.status, 200)
+      yield* Effect.promise(dispose)
+    }))
 })
