@@ -2,13 +2,13 @@
  * Authentication by a bearer token that only its issuer can read (RFC 7662).
  *
  * Every token that is not known yet is asked about; callers with the same token share one request. What is known is used
- * for a short time, never past the end of the token, so a revoked token is refused that much later at most.
+ * for a short time, never past the end of the token, so a revoked token is refused that much later at most. What the
+ * answer calls anything but an access token (`token_type`, `token_use`) is refused.
  *
  * @since 0.1.0
  */
 import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
-import * as DateTime from "effect/DateTime"
 import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -29,20 +29,22 @@ import * as AuthError from "./AuthError.ts"
 import * as Identity from "./Identity.ts"
 import { ambiguous, authorization, rawAuthorization } from "./internal/credentials.ts"
 import type { Answer } from "./internal/findCaller.ts"
-import { check, requestFor, type Settings, toIdentity } from "./internal/introspection.ts"
+import { check, endOf, requestFor, type Settings, toIdentity } from "./internal/introspection.ts"
 import { parseStrictBytes } from "./internal/strictJson.ts"
 
 /**
  * Whom to ask and what to make of the answer.
  *
  * - `url`: the introspection endpoint: https, or http on loopback; `allowInsecureHttp: true` allows http elsewhere.
+ *   Redirects are not followed: the token and the secret go nowhere else.
  * - `clientId`, `clientSecret`: who asks. `clientAuthentication`: in the `Authorization` header (`basic`, default) or in
  *   the body (`post`).
  * - `audience`: who this server is; the answer's `aud` must name it, or one of the list. `false` takes tokens that were
  *   made for any server, which is safe only where the issuer answers for this one alone.
  * - `issuer`: what the answer's `iss` must be, and the `issuer` of the identity. Default: not checked; the issuer of the
  *   identity is then the `url`, with the answer's `iss` behind a `#` where it has one.
- * - `clockTolerance`: how far the issuer's clock may be off. Default 30 seconds, at most 5 minutes.
+ * - `clockTolerance`: how far the issuer's clock may be off. Default 30 seconds, at most 5 minutes. From `exp` on the
+ *   issuer is asked every time, and believed until the tolerance is over as well.
  * - `principalClaim`: default `sub`. `tenantClaim`: default none. `rolesClaim`: default `roles`. A list is a path.
  * - `cacheTtl`: how long an answer is used. Default 30 seconds; 0 asks every time. `maxEntries`: default 10,000.
  * - `timeout`: how long an answer may take. Default 5 seconds. `maxBytes`: default 65,536.
@@ -97,14 +99,15 @@ const fromSettings = (
         Effect.flatMap((answer) =>
           Effect.withFiber((fiber): Effect.Effect<Found, AuthError.AuthError> => {
             const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
-            const identity = toIdentity(answer, settings, now)
+            const identity = toIdentity(answer, token, settings, now)
             if (identity instanceof AuthError.AuthError) {
               return identity.reason._tag === "AuthUnavailable" ? unavailable("not an answer") : Effect.fail(identity)
             }
             const found = Option.some(identity)
             cache?.set(hash, {
               answer: found,
-              expiresAt: identity.expiresAt === undefined ? Infinity : DateTime.toEpochMillis(identity.expiresAt),
+              // To the letter: a token that the issuer's clock may still call good is asked about again.
+              expiresAt: endOf(answer),
               keptUntil: monotonicMillis(fiber) + settings.cacheTtl
             })
             return Effect.succeed(found)
@@ -136,7 +139,7 @@ const fromSettings = (
       if (known === undefined) return undefined
       if (fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() >= known.expiresAt) {
         cache?.delete(hash)
-        return AuthError.refused("TokenExpired")
+        return undefined
       }
       if (monotonicMillis(fiber) < known.keptUntil) return known.answer
       cache?.delete(hash)

@@ -97,6 +97,30 @@ describe("TokenIntrospection", () => {
       for (const iss of [1, "", ["x"], null]) assert.strictEqual(yield* of(iss), "TokenMalformed", String(iss))
     }))
 
+  it.effect("takes access tokens, and nothing else that the issuer calls active", () =>
+    Effect.gen(function*() {
+      for (const kind of ["Bearer", "bearer", "access_token", "urn:ietf:params:oauth:token-type:access_token"]) {
+        const { judge } = yield* served({ current: { body: { ...active, token_type: kind, token_use: "access" } } })
+        assert.strictEqual(yield* judge("t"), "ada", kind)
+      }
+      for (const kind of ["refresh_token", "Refresh", "id_token", "DPoP", "N_A", "", null, 1, ["Bearer"]]) {
+        for (const member of ["token_type", "token_use"]) {
+          const { judge } = yield* served({ current: { body: { ...active, [member]: kind } } })
+          assert.strictEqual(yield* judge("t"), "InvalidCredentials", `${member} ${String(kind)}`)
+        }
+      }
+    }))
+
+  it.effect("keeps the token out of the claims, also where the issuer sends it back", () =>
+    Effect.gen(function*() {
+      const body = { ...active, access_token: "canary", jti: "canary", plan: "free" }
+      const { authenticator } = yield* served({ current: { body } })
+      const { claims } = yield* Authenticator.identify(authenticator, bearer("canary"))
+      assert.notInclude(JSON.stringify(claims), "canary")
+      assert.strictEqual(claims["plan"], "free")
+      assert.strictEqual(claims["sub"], "ada")
+    }))
+
   it.effect("believes nothing but active: true", () =>
     Effect.gen(function*() {
       for (
@@ -179,6 +203,26 @@ describe("TokenIntrospection", () => {
         yield* long.judge("t")
         yield* TestClock.setTime(300_000)
         assert.strictEqual(yield* long.judge("t"), "TokenExpired")
+      }))
+
+    it.effect("is not used from exp on, whatever the tolerance: then only the issuer may say that it still counts", () =>
+      Effect.gen(function*() {
+        const reply: { current: Reply } = { current: { body: active } }
+        const { asked, judge } = yield* served(reply, { clockTolerance: "30 seconds", cacheTtl: "1 hour" })
+        yield* judge("t")
+        yield* TestClock.setTime(299_999)
+        assert.strictEqual(yield* judge("t"), "ada")
+        assert.strictEqual(asked.length, 1)
+        yield* TestClock.setTime(300_000)
+        for (const times of [2, 3]) {
+          assert.strictEqual(yield* judge("t"), "ada")
+          assert.strictEqual(asked.length, times)
+        }
+        reply.current = { body: { active: false } }
+        assert.strictEqual(yield* judge("t"), "TokenInactive")
+        reply.current = { body: active }
+        yield* TestClock.setTime(330_000)
+        assert.strictEqual(yield* judge("t"), "TokenExpired")
       }))
 
     it.effect("is nothing when cacheTtl is 0, and nothing of tokens that were refused", () =>

@@ -99,14 +99,35 @@ export const requestFor = (settings: Settings, token: string): HttpClientRequest
 
 const isAbsentOr = (value: unknown, is: (value: unknown) => boolean): boolean => value === undefined || is(value)
 
+/** When an answer that has been understood stops to count, in milliseconds. */
+export const endOf = (answer: unknown): number =>
+  isObject(answer) && answer.exp !== undefined ? millisOf(answer.exp) ?? -Infinity : Infinity
+
+// What servers call a token that is for servers like this one. A refresh token is for its issuer alone, an id token is
+// for the client, and one that is bound to a key is worth nothing without the proof of it.
+const accessTokens = ["bearer", "access", "access_token", "urn:ietf:params:oauth:token-type:access_token"]
+
+const isAccessToken = (value: unknown): boolean =>
+  typeof value === "string" && accessTokens.includes(value.toLowerCase())
+
+// Some servers send the token back, and claims are no place for it.
+const withoutToken = (answer: Readonly<Record<string, unknown>>, token: string): Readonly<Record<string, unknown>> =>
+  Object.values(answer).includes(token)
+    ? Object.fromEntries(Object.entries(answer).filter(([, value]) => value !== token))
+    : answer
+
 /** Who a token stands for, by what its issuer says. An answer without `active` is no answer. */
 export const toIdentity = (
   answer: unknown,
+  token: string,
   settings: Settings,
   now: number
 ): Identity.Identity | AuthError.AuthError => {
   if (!isObject(answer) || typeof answer.active !== "boolean") return AuthError.refused("AuthUnavailable")
   if (!answer.active) return AuthError.refused("TokenInactive")
+  if (!isAbsentOr(answer.token_type, isAccessToken) || !isAbsentOr(answer.token_use, isAccessToken)) {
+    return AuthError.refused("InvalidCredentials")
+  }
   const { clockTolerance } = settings
   const { exp, iat, nbf } = answer
   for (const time of [exp, iat, nbf]) {
@@ -137,7 +158,7 @@ export const toIdentity = (
     roles,
     scopes,
     method: "introspection",
-    claims: answer,
+    claims: withoutToken(answer, token),
     expiresAt: expiresAt === undefined ? undefined : DateTime.makeUnsafe(Math.min(Math.floor(expiresAt), 8.64e15)),
     issuedAt: iat === undefined ? undefined : DateTime.makeUnsafe(Math.floor(millisOf(iat)!))
   })
