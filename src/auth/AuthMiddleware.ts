@@ -10,7 +10,6 @@
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
-import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
@@ -21,7 +20,7 @@ import * as ToolMiddleware from "../ToolMiddleware.ts"
 import * as Authenticator from "./Authenticator.ts"
 import * as AuthError from "./AuthError.ts"
 import * as Authorizer from "./Authorizer.ts"
-import { anonymous, CurrentIdentity, type Identity } from "./Identity.ts"
+import { anonymous, CurrentIdentity, type Identity, isExpired as isOver } from "./Identity.ts"
 import { auditSeat, type Seat } from "./internal/auditSeat.ts"
 import { AuditLog } from "./internal/auditService.ts"
 import { callerOf, find, findNow } from "./internal/findCaller.ts"
@@ -44,10 +43,8 @@ const knownIdentity = (fiber: Running): Identity | undefined =>
 
 const requestHeaders = (fiber: Running): ToolCall.RequestHeadersInput => fiber.getRef(ToolCall.RequestHeaders) ?? {}
 
-// An identity is valid before `expiresAt`, not at it.
 const isExpired = (fiber: Running, identity: Identity): boolean =>
-  identity.expiresAt !== undefined &&
-  fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() >= DateTime.toEpochMillis(identity.expiresAt)
+  identity.expiresAt !== undefined && isOver(identity, fiber.getRef(Clock.Clock).currentTimeMillisUnsafe())
 
 const make = (
   authenticator: Authenticator.Service,

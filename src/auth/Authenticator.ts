@@ -7,6 +7,7 @@
  *
  * @since 0.1.0
  */
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
@@ -279,8 +280,9 @@ export const layerByIssuer = <E = never, R = never>(
  *
  * **Details**
  *
- * Never dies: a defect of the authenticator is `AuthUnavailable`. An `Authorization` header that no authenticator reads
- * is a bad credential, not an absent one.
+ * Never dies: a defect of the authenticator is `AuthUnavailable`, and so is an answer that is no identity. One that has
+ * expired is refused as `TokenExpired`. An `Authorization` header that no authenticator reads is a bad credential, not an
+ * absent one.
  *
  * @category running
  * @since 0.1.0
@@ -293,7 +295,11 @@ export const identify = (
     const known = findNow(authenticator, headers, fiber)
     const settle = (answer: Answer) => {
       const caller = callerOf(authenticator, answer)
-      return caller instanceof AuthError.AuthError ? Effect.fail(caller) : Effect.succeed(caller)
+      if (caller instanceof AuthError.AuthError) return Effect.fail(caller)
+      return caller.expiresAt !== undefined &&
+          Identity.isExpired(caller, fiber.getRef(Clock.Clock).currentTimeMillisUnsafe())
+        ? Effect.fail(AuthError.refused("TokenExpired"))
+        : Effect.succeed(caller)
     }
     return known === undefined ? Effect.flatMap(find(authenticator, headers), settle) : settle(known)
   })

@@ -7,7 +7,7 @@
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
-import type * as DateTime from "effect/DateTime"
+import * as DateTime from "effect/DateTime"
 
 /**
  * A caller that has been authenticated, or the anonymous one.
@@ -63,27 +63,72 @@ const copyStrings = (name: string, values: Iterable<string> | undefined): Readon
   return Object.freeze(copy)
 }
 
+const isText = (value: unknown): value is string => typeof value === "string" && value.length > 0
+
+const isTextOrAbsent = (value: unknown): boolean => value === undefined || isText(value)
+
+const isTimeOrAbsent = (value: unknown): boolean =>
+  value === undefined || (DateTime.isDateTime(value) && DateTime.isUtc(value))
+
+const isStrings = (value: unknown): boolean => Array.isArray(value) && value.every((one) => typeof one === "string")
+
+/** @internal Says whether a value that somebody else's code made is an identity through and through. */
+export const isIdentity = (value: unknown): value is Identity => {
+  if (typeof value !== "object" || value === null) return false
+  const { claims, expiresAt, issuedAt, issuer, method, principal, roles, scopes, tenant } = value as Partial<Identity>
+  return isText(principal) && isText(method) && isTextOrAbsent(issuer) &&
+    (tenant === undefined || typeof tenant === "string") && isStrings(roles) && isStrings(scopes) &&
+    typeof claims === "object" && claims !== null && isTimeOrAbsent(expiresAt) && isTimeOrAbsent(issuedAt)
+}
+
+/** @internal An identity is valid before `expiresAt`, not at it; what is no time at all is over. */
+export const isExpired = ({ expiresAt }: Identity, now: number): boolean =>
+  expiresAt !== undefined && !(now < ((expiresAt as DateTime.Utc | null)?.epochMilliseconds ?? -Infinity))
+
+// A copy of what is made of plain objects and arrays, which nobody can change. Anything else stays what it is.
+const frozenCopy = (value: unknown, seen: Map<object, unknown>): unknown => {
+  if (typeof value !== "object" || value === null) return value
+  const known = seen.get(value)
+  if (known !== undefined) return known
+  const prototype: unknown = Object.getPrototypeOf(value)
+  if (!Array.isArray(value) && prototype !== Object.prototype && prototype !== null) return value
+  const copy: Record<string, unknown> | Array<unknown> = Array.isArray(value) ? [...value] : { ...value }
+  seen.set(value, copy)
+  // The copy has the member itself, so that one called `__proto__` is a member like any other.
+  for (const [name, member] of Object.entries(copy)) {
+    if (typeof member === "object") (copy as Record<string, unknown>)[name] = frozenCopy(member, seen)
+  }
+  return Object.freeze(copy)
+}
+
 /**
- * Makes an immutable identity. Throws a `TypeError` when `principal` is not a non-empty string.
+ * Makes an immutable identity. Lists and claims are copied, claims to the last plain object in them. Throws a
+ * `TypeError` for what is no identity: without a `principal`, or with a member of the wrong kind.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const make = (options: Options): Identity => {
-  if (typeof options.principal !== "string" || options.principal.length === 0) {
-    throw new TypeError("Identity.make: principal must be a non-empty string")
+  const { claims, tenant } = options
+  if (!isText(options.principal)) throw new TypeError("Identity.make: principal must be a non-empty string")
+  if (tenant !== undefined && typeof tenant !== "string") throw new TypeError("Identity.make: tenant must be a string")
+  for (const name of ["issuer", "method"] as const) {
+    if (!isTextOrAbsent(options[name])) throw new TypeError(`Identity.make: ${name} must be a non-empty string`)
   }
-  if (options.issuer !== undefined && (typeof options.issuer !== "string" || options.issuer.length === 0)) {
-    throw new TypeError("Identity.make: issuer must be a non-empty string")
+  for (const name of ["expiresAt", "issuedAt"] as const) {
+    if (!isTimeOrAbsent(options[name])) throw new TypeError(`Identity.make: ${name} must be a DateTime.Utc`)
+  }
+  if (claims !== undefined && (typeof claims !== "object" || claims === null || Array.isArray(claims))) {
+    throw new TypeError("Identity.make: claims must be an object")
   }
   return Object.freeze({
     issuer: options.issuer,
     principal: options.principal,
-    tenant: options.tenant,
+    tenant,
     roles: copyStrings("roles", options.roles),
     scopes: copyStrings("scopes", options.scopes),
     method: options.method ?? "custom",
-    claims: Object.freeze({ ...options.claims }),
+    claims: frozenCopy({ ...claims }, new Map()) as Identity["claims"],
     expiresAt: options.expiresAt,
     issuedAt: options.issuedAt
   })

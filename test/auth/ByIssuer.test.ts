@@ -4,7 +4,7 @@ import { Effect, Exit, Layer, Option, Redacted } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
 import { Authenticator, AuthMiddleware, Authorizer, Identity, Jwt, TokenIntrospection } from "effect-toolops/auth"
 import { CacheMiddleware, ToolCache } from "effect-toolops/cache"
-import { RateLimit, RateLimitStore } from "effect-toolops/limit"
+import { RateLimit, RateLimitMiddleware, RateLimitStore } from "effect-toolops/limit"
 import { HttpClient, HttpClientResponse } from "effect/http"
 import { TestClock } from "effect/testing"
 import { audience, base64url, bearer, claims, token } from "./tokens.ts"
@@ -143,7 +143,8 @@ describe("Authenticator.byIssuer", () => {
   it.effect("knows the same name of two issuers for two callers, to caches, limits and invalidation", () => {
     const Pipeline = Layer.mergeAll(
       AuthMiddleware.layer.pipe(Layer.provide([All, Authorizer.layerAllowAll])),
-      RateLimit.layer({ limits: [{ name: "each", per: "identity", limit: 2, window: "1 hour" }] }).pipe(
+      RateLimitMiddleware.layer.pipe(
+        Layer.provide(RateLimit.layer({ limits: [{ name: "each", per: "identity", limit: 2, window: "1 hour" }] })),
         Layer.provide(RateLimitStore.layerMemory())
       ),
       CacheMiddleware.layer.pipe(Layer.provideMerge(ToolCache.layerMemory()))
@@ -172,7 +173,7 @@ describe("Authenticator.byIssuer", () => {
         `mail 5 of ada at ${urlOf("b")}`
       ])
 
-      const limited = yield* ToolPipeline.make(AuthMiddleware.AuthMiddleware, RateLimit.RateLimit)
+      const limited = yield* ToolPipeline.make(AuthMiddleware.AuthMiddleware, RateLimitMiddleware.RateLimitMiddleware)
       const passes = (headers: Record<string, string>) =>
         Effect.map(Effect.exit(limited.run({ tool, headers }, Effect.void)), Exit.isSuccess)
       assert.deepStrictEqual([yield* passes(a), yield* passes(a), yield* passes(a)], [true, true, false])

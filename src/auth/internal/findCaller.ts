@@ -5,7 +5,7 @@ import type * as Option from "effect/Option"
 import type { RequestHeadersInput } from "../../ToolCall.ts"
 import type { Service } from "../Authenticator.ts"
 import * as AuthError from "../AuthError.ts"
-import type * as Identity from "../Identity.ts"
+import * as Identity from "../Identity.ts"
 import { header } from "./credentials.ts"
 
 // Asking code that may be anybody's, so that nothing it does lets a caller in.
@@ -24,7 +24,7 @@ export const callerOf = (authenticator: Service, answer: Answer): Identity.Ident
 
 // An answer that can be used, or `undefined` for what is none.
 const checked = (answer: Option.Option<Identity.Identity>, headers: RequestHeadersInput): Answer | undefined => {
-  if (answer._tag === "Some") return typeof answer.value.principal === "string" ? answer : undefined
+  if (answer._tag === "Some") return answer
   if (answer._tag !== "None") return undefined
   return header(headers, "authorization") === undefined ? answer : AuthError.refused("InvalidCredentials")
 }
@@ -38,6 +38,7 @@ export const findNow = (
   const now = authenticator["~now"]
   if (now === undefined) return undefined
   try {
+    // Only our own authenticators have it, whose identities need not be looked at again.
     const answer = now(headers, fiber)
     return answer === undefined || answer instanceof AuthError.AuthError ? answer : checked(answer, headers)
   } catch {
@@ -52,6 +53,7 @@ export const find = (
   headers: RequestHeadersInput
 ): Effect.Effect<Option.Option<Identity.Identity>, AuthError.AuthError> =>
   failClosed("authenticator", () => authenticator.authenticate(headers), (found) => {
+    if (found._tag === "Some" && !Identity.isIdentity(found.value)) return undefined
     const answer = checked(found, headers)
     return answer === undefined
       ? undefined
