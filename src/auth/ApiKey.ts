@@ -23,7 +23,7 @@ import { type ApiKeyRecord, ApiKeyStore, checkPepper, minimumKeyLength } from ".
 import * as Authenticator from "./Authenticator.ts"
 import * as AuthError from "./AuthError.ts"
 import * as Identity from "./Identity.ts"
-import { equalText, hasChecksum, keyWithChecksum } from "./internal/apiKey.ts"
+import { defaultPrefix, equalText, hasChecksum, keyWithChecksum } from "./internal/apiKey.ts"
 import { ambiguous, header } from "./internal/credentials.ts"
 
 export * from "./ApiKeyStore.ts"
@@ -31,9 +31,10 @@ export * from "./ApiKeyStore.ts"
 /**
  * How keys are read.
  *
- * - `header`: the name of the header, in any case. Default `X-API-Key`.
+ * - `header`: the name of the header, in any case; not `Authorization`, whose credentials have a scheme. Default
+ *   `X-API-Key`.
  * - `prefix`: what generated keys start with, before the first `_`: 1 to 32 of `a-z 0-9`. A key that starts so and has
- *   a wrong checksum is refused without a lookup. Default `tk`.
+ *   a wrong checksum is refused, also where somebody has registered it. Default `tk`.
  * - `pepper`: a secret of at least 32 characters that hashes are keyed with. The store must have been filled with the
  *   same. Default none.
  * - `maxLength`: the longest key that is hashed at all, in characters. Default 512.
@@ -81,7 +82,8 @@ export const make = (store: ApiKeyStore["Service"], options: Options = {}): Auth
   Check.known(where, options, ["header", "prefix", "pepper", "maxLength"])
   const name = (options.header ?? "X-API-Key").toLowerCase()
   if (!/^[a-z0-9!#$%&'*+\-.^_`|~]+$/.test(name)) throw new TypeError(`${where}: header must be the name of a header`)
-  const start = `${checkPrefix(where, options.prefix ?? "tk")}_`
+  if (name === "authorization") throw new TypeError(`${where}: header must not be Authorization`)
+  const start = `${checkPrefix(where, options.prefix ?? defaultPrefix)}_`
   const pepper = checkPepper(where, options.pepper)
   const maxLength = Check.integer(where, "maxLength", options.maxLength ?? 512, minimumKeyLength, 16_384)
   const secret = pepper === undefined ? undefined : Redacted.value(pepper)
@@ -94,6 +96,7 @@ export const make = (store: ApiKeyStore["Service"], options: Options = {}): Auth
       ? AuthError.refused("InvalidCredentials")
       : key
   }
+  const isSound = (key: string): boolean => !key.startsWith(start) || hasChecksum(key, start.length)
 
   // Why a key may not be used now, if so.
   const flawOf = ({ expiresAt, notBefore }: ApiKeyRecord, fiber: Running): AuthError.AuthError | undefined => {
@@ -110,9 +113,7 @@ export const make = (store: ApiKeyStore["Service"], options: Options = {}): Auth
       const key = keyOf(headers)
       if (key === undefined) return Effect.succeedNone
       if (key instanceof AuthError.AuthError) return Effect.fail(key)
-      if (key.startsWith(start) && !hasChecksum(key, start.length)) {
-        return Effect.fail(AuthError.refused("InvalidCredentials"))
-      }
+      if (!isSound(key)) return Effect.fail(AuthError.refused("InvalidCredentials"))
       const hashed = hash(key)
       return Effect.matchCauseEffect(store.find(hashed), {
         // A defect goes on to where all defects of authenticators are dealt with.
@@ -137,13 +138,17 @@ export const make = (store: ApiKeyStore["Service"], options: Options = {}): Auth
   const findNow = store["~find"]
   if (findNow === undefined) return Authenticator.make({ authenticate })
   const digest = secret === undefined ? sha256Bytes : (key: string) => hmacSha256Bytes(secret, key)
-  // Looking a key up in memory is cheaper than its checksum.
+  // Looking a key up in memory is cheaper than its checksum, which is looked at once.
   return Authenticator.makeNow({ authenticate }, (headers, fiber) => {
     const key = keyOf(headers)
     if (key === undefined) return Option.none()
     if (key instanceof AuthError.AuthError) return key
     const kept = findNow(digest(key))
     if (kept === undefined) return AuthError.refused("InvalidCredentials")
+    if (kept.soundAfter !== start) {
+      if (!isSound(key)) return AuthError.refused("InvalidCredentials")
+      kept.soundAfter = start
+    }
     return flawOf(kept.record, fiber) ?? (kept.identity ??= Option.some(toIdentity(kept.record)))
   })
 }
@@ -211,6 +216,6 @@ export const layerConfig = (
 export const generate = (
   options?: { readonly prefix?: string | undefined }
 ): Effect.Effect<Redacted.Redacted<string>> => {
-  const start = `${checkPrefix("ApiKey.generate", options?.prefix ?? "tk")}_`
+  const start = `${checkPrefix("ApiKey.generate", options?.prefix ?? defaultPrefix)}_`
   return Effect.sync(() => Redacted.make(keyWithChecksum(start, randomBytes(32))))
 }

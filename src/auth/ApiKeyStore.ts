@@ -14,7 +14,7 @@ import * as Schema from "effect/Schema"
 import { hmacSha256Hex, sha256Hex } from "../internal/hash.ts"
 import * as Check from "../internal/options.ts"
 import type * as Identity from "./Identity.ts"
-import { isHash, metadataOf } from "./internal/apiKey.ts"
+import { isHash, isMisspelt, metadataOf } from "./internal/apiKey.ts"
 import { type Digested, digestOfHex, makeKeyIndex } from "./internal/keyIndex.ts"
 
 /**
@@ -42,7 +42,8 @@ export interface ApiKeyRecord {
 }
 
 /**
- * A key to register: `key` itself, which is hashed and forgotten, or the `hash` of it. Exactly one of the two.
+ * A key to register: `key` itself, which is hashed and forgotten, or the `hash` of it. Exactly one of the two. A `key`
+ * that looks like a generated one must have its checksum.
  *
  * @category options
  * @since 0.1.0
@@ -114,6 +115,8 @@ export class ApiKeyStoreError extends Schema.TaggedError<ApiKeyStoreError>(
  */
 export interface Kept extends Digested {
   readonly record: ApiKeyRecord
+  /** What an authenticator takes for the start of generated keys, if the key starts so and its checksum is right. */
+  soundAfter: string | undefined
   identity: Option.Option<Identity.Identity> | undefined
 }
 
@@ -194,6 +197,11 @@ export const toRecord = (
   if (key !== undefined && (!Redacted.isRedacted(key) || Redacted.value(key).length < minimumKeyLength)) {
     throw new TypeError(`${field}: key must be a Redacted string of at least ${minimumKeyLength} characters`)
   }
+  if (key !== undefined && isMisspelt(Redacted.value(key))) {
+    throw new TypeError(
+      `${field}: key looks like a generated one and its checksum is wrong, so it would be refused; use ApiKey.generate`
+    )
+  }
   for (const [name, time] of [["notBefore", notBefore], ["expiresAt", expiresAt]] as const) {
     if (time !== undefined && !DateTime.isUtc(time)) throw new TypeError(`${field}: ${name} must be a DateTime.Utc`)
   }
@@ -238,7 +246,7 @@ const makeMemory = (options: MemoryOptions): ApiKeyStore["Service"] => {
     const digest = digestOfHex(record.hash)
     if (byId.has(record.id) || byDigest.find(digest) !== undefined) return undefined
     byId.set(record.id, record)
-    byDigest.add({ digest, record, identity: undefined })
+    byDigest.add({ digest, record, soundAfter: undefined, identity: undefined })
     return record
   }
   for (const registration of options.keys ?? []) {

@@ -234,6 +234,16 @@ describe("ApiKey", () => {
       ["an empty key", { id: "k", key: Redacted.make(""), principal: "ada" }, /at least 16/],
       ["an empty hash", { id: "k", hash: "", principal: "ada" }, /hexadecimal/],
       ["a hash in upper case", { id: "k", hash: "A".repeat(64), principal: "ada" }, /hexadecimal/],
+      [
+        "a key that begins like a generated one",
+        { id: "k", key: Redacted.make(`tk_${text}`), principal: "ada" },
+        /checksum/
+      ],
+      ["a key that has the form of a generated one", {
+        id: "k",
+        key: Redacted.make(`acme_${"a".repeat(49)}`),
+        principal: "ada"
+      }, /checksum/],
       ["no principal", { id: "k", key }, /principal/],
       ["no id", { key, principal: "ada" }, /id/],
       ["a text for roles", { id: "k", key, principal: "ada", roles: "admin" }, /roles/],
@@ -272,6 +282,7 @@ describe("ApiKey", () => {
         const options of [
           { header: "X API Key" },
           { header: "" },
+          { header: "authorization" },
           { prefix: "a_b" },
           { pepper: Redacted.make("short") },
           { maxLength: 0 },

@@ -49,6 +49,23 @@ export const hasChecksum = (key: string, startLength: number): boolean => {
   return sum === crc32(key, end)
 }
 
+/** What generated keys start with where nobody says otherwise, before the `_`. */
+export const defaultPrefix = "tk"
+
+/**
+ * Says whether a key passes for a generated one and is none: it starts as they do by default or has their form, and its
+ * checksum is wrong. Authenticators refuse such keys without a lookup, so nobody should be given one.
+ */
+export const isMisspelt = (key: string): boolean => {
+  const form = /^[a-z0-9]{1,32}_(?=[0-9A-Za-z]+$)/.exec(key)?.[0]
+  const start = key.startsWith(`${defaultPrefix}_`)
+    ? defaultPrefix.length + 1
+    : form !== undefined && key.length === form.length + bodyLength + sumLength
+    ? form.length
+    : undefined
+  return start !== undefined && !hasChecksum(key, start)
+}
+
 /** Compares two hashes, written alike, in time that does not depend on where they differ. */
 export const equalText = (left: string, right: string): boolean => {
   if (left.length !== right.length) return false
