@@ -90,7 +90,7 @@ export interface ConfigOptions {
 /**
  * What `layer` takes.
  *
- * - `stream`: where `stdout` writes, one line of OTLP/JSON per batch. Default `process.stdout`; an MCP server over stdio
+ * - `stream`: where `stdout` writes, in lines of OTLP/JSON. Default `process.stdout`; an MCP server over stdio
  *   needs that for itself, so give `process.stderr` there.
  *
  * @category options

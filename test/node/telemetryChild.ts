@@ -10,6 +10,7 @@ const work = (count: number) => Effect.repeat(Effect.withSpan(Effect.void, "work
 const Collected = Telemetry.layer({
   serviceName: "child",
   endpoint,
+  requestTimeout: "1 minute",
   tracing: { exporter: "otlp", interval: "1 hour", maxQueue: 5000 },
   metrics: { exporter: "otlp", interval: "1 hour" }
 })

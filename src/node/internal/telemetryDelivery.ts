@@ -56,6 +56,11 @@ export class Delivery {
     this.#maxWaiting = maxWaiting
   }
 
+  /** Whether everything that comes now is lost. */
+  get isAborted(): boolean {
+    return this.#abort.signal.aborted
+  }
+
   /** Takes a batch. `settle` is told what became of it, and only once. */
   send(body: Uint8Array, items: number, settle: (isDelivered: boolean) => void): void {
     const reason = this.#abort.signal.aborted

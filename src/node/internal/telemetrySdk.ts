@@ -2,141 +2,33 @@ import * as OtelMetrics from "@effect/opentelemetry/OtelMetrics"
 import * as OtelTracer from "@effect/opentelemetry/OtelTracer"
 import * as Resource from "@effect/opentelemetry/Resource"
 import {
-  JsonMetricsSerializer,
-  JsonTraceSerializer,
-  ProtobufMetricsSerializer,
-  ProtobufTraceSerializer
-} from "@opentelemetry/otlp-transformer"
-import {
   AggregationTemporality,
   PeriodicExportingMetricReader,
-  type PushMetricExporter,
-  type ResourceMetrics
+  type PushMetricExporter
 } from "@opentelemetry/sdk-metrics"
-import {
-  BasicTracerProvider,
-  BatchSpanProcessor,
-  ParentBasedSampler,
-  type ReadableSpan,
-  type SpanExporter,
-  type SpanProcessor,
-  TraceIdRatioBasedSampler
-} from "@opentelemetry/sdk-trace-base"
+import { BasicTracerProvider, ParentBasedSampler, TraceIdRatioBasedSampler } from "@opentelemetry/sdk-trace-base"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { Delivery, type Target } from "./telemetryDelivery.ts"
-import { httpTarget } from "./telemetryHttp.ts"
+import { encode, metricsCodec, openTarget, traceCodec } from "./telemetryCodec.ts"
+import { Delivery } from "./telemetryDelivery.ts"
 import { Losses } from "./telemetryLosses.ts"
-import { scrubMetrics, scrubSpan } from "./telemetryScrub.ts"
-import type { Destination, MetricsSettings, Settings, TracingSettings } from "./telemetrySettings.ts"
-import { streamTarget } from "./telemetryStream.ts"
+import { scrubMetrics } from "./telemetryScrub.ts"
+import type { MetricsSettings, Settings, TracingSettings } from "./telemetrySettings.ts"
+import { BoundedProcessor } from "./telemetrySpans.ts"
 
 // `NodeSdk` of `@effect/opentelemetry` is not used: it loads the SDK of logs, and closes traces and metrics one after the
 // other, each with a time limit of its own. And the SDK's OTLP exporters are not: they give a batch up when `Retry-After`
 // is longer than their timeout and send the next one at once, count no loss, and start all batches together at the end.
 // Encoding and batching are the SDK's.
 
-// The numbers of the SDK's `ExportResultCode`, whose package is not a dependency.
+// What an exporter says of a batch; the numbers are those of the SDK's `ExportResultCode`, whose package is no dependency.
 const success = { code: 0 } as const
-const failure = (error: unknown) => ({
-  code: 1 as const,
-  error: error instanceof Error ? error : new Error("not delivered")
-})
-
-interface Codec<A> {
-  readonly protobuf: {
-    readonly serializeRequest: (data: A) => Uint8Array | undefined
-    readonly deserializeResponse: (body: Uint8Array) => {
-      readonly partialSuccess?: { readonly rejectedSpans?: unknown; readonly rejectedDataPoints?: unknown } | undefined
-    }
-  }
-  readonly json: { readonly serializeRequest: (data: A) => Uint8Array | undefined }
-}
-
-const openTarget = <A>(to: Destination, settings: Settings, codec: Codec<A>): Target =>
-  to._tag === "Stream" ? streamTarget(to.stream, settings.requestMillis) : httpTarget({
-    url: to.url,
-    headers: to.headers,
-    timeoutMillis: settings.requestMillis,
-    rejectedOf: (body) => {
-      const partial = codec.protobuf.deserializeResponse(body).partialSuccess
-      // Protobuf's 64-bit numbers come as strings or objects.
-      return Number(partial?.rejectedSpans ?? partial?.rejectedDataPoints ?? 0)
-    }
-  })
-
-const encode = <A>(to: Destination, codec: Codec<A>, data: A): Uint8Array => {
-  const body = (to._tag === "Stream" ? codec.json : codec.protobuf).serializeRequest(data)
-  if (body === undefined) throw new Error("nothing to send")
-  return body
-}
-
-const traceCodec: Codec<Array<ReadableSpan>> = { protobuf: ProtobufTraceSerializer, json: JsonTraceSerializer }
-const metricsCodec: Codec<ResourceMetrics> = { protobuf: ProtobufMetricsSerializer, json: JsonMetricsSerializer }
+const failure = { code: 1 } as const
 
 /** One signal on its way out. */
 interface Outlet {
   readonly delivery: Delivery
   readonly flush: () => Promise<void>
-}
-
-/**
- * The SDK's batching, with a bound on everything that is not delivered yet: what waits, and what is being sent. The SDK's
- * own bound leaves out the latter, and does not say what it has dropped.
- */
-class BoundedProcessor implements SpanProcessor {
-  readonly #batches: BatchSpanProcessor
-  readonly #losses: Losses
-  readonly #maxHeld: number
-  #held = 0
-  #isClosed = false
-
-  constructor(settings: Settings, tracing: TracingSettings, delivery: Delivery, losses: Losses) {
-    this.#losses = losses
-    this.#maxHeld = tracing.maxQueue
-    const exporter: SpanExporter = {
-      export: (spans, done) => {
-        let body: Uint8Array
-        try {
-          body = encode(tracing.to, traceCodec, spans.map((span) => scrubSpan(span, settings.redaction)))
-        } catch (error) {
-          losses.lost("encoding", spans.length)
-          this.#held -= spans.length
-          done(failure(error))
-          return
-        }
-        delivery.send(body, spans.length, (isDelivered) => {
-          this.#held -= spans.length
-          done(isDelivered ? success : failure(undefined))
-        })
-      },
-      shutdown: () => Promise.resolve()
-    }
-    this.#batches = new BatchSpanProcessor(exporter, {
-      maxQueueSize: tracing.maxQueue,
-      maxExportBatchSize: tracing.maxBatch,
-      scheduledDelayMillis: tracing.intervalMillis
-    })
-  }
-
-  onStart(): void {}
-
-  onEnd(span: ReadableSpan): void {
-    if ((span.spanContext().traceFlags & 1) === 0) return
-    if (this.#isClosed) return this.#losses.lost("shutdown", 1)
-    if (this.#held >= this.#maxHeld) return this.#losses.lost("queue_full", 1)
-    this.#held++
-    this.#batches.onEnd(span)
-  }
-
-  forceFlush(): Promise<void> {
-    return this.#batches.forceFlush()
-  }
-
-  shutdown(): Promise<void> {
-    this.#isClosed = true
-    return this.#batches.shutdown()
-  }
 }
 
 const openTraces = (
@@ -169,11 +61,11 @@ const openMetrics = (settings: Settings, metrics: MetricsSettings, losses: Losse
       let body: Uint8Array
       try {
         body = encode(metrics.to, metricsCodec, scrubbed)
-      } catch (error) {
+      } catch {
         losses.lost("encoding", points)
-        return done(failure(error))
+        return done(failure)
       }
-      delivery.send(body, points, (isDelivered) => done(isDelivered ? success : failure(undefined)))
+      delivery.send(body, points, (isDelivered) => done(isDelivered ? success : failure))
     },
     forceFlush: () => Promise.resolve(),
     selectAggregationTemporality: () =>
@@ -190,8 +82,7 @@ const close = async (outlets: ReadonlyArray<Outlet>, millis: number): Promise<vo
   const closeBy = performance.now() + millis
   for (const { delivery } of outlets) delivery.hurry(closeBy)
   const flushed = Promise.allSettled(outlets.map(async ({ delivery, flush }) => {
-    // A batch that is lost rejects, and says nothing about those that follow.
-    await flush().catch(() => {})
+    await flush()
     await delivery.idle()
   }))
   let timer: NodeJS.Timeout | undefined
