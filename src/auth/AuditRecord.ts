@@ -27,7 +27,8 @@ export const version = 1
  * - `call`: a whole call, written when it has ended. What `best-effort` writes.
  * - `decision`: that a call was decided on, before its handler starts; `outcome`: what became of it, under the same
  *   `callId`. What `required` writes. A decision without an outcome is a call that the process did not survive.
- * - `repeats`: how often the same refusal has been repeated since it was told in full.
+ * - `repeats`: how often the same refusal has been repeated since it was told in full: of the same caller with the same
+ *   credential from the same address, who wanted to do the same with the same tool, for the same reason.
  * - `lost`: how many records could not be written and are missing here.
  * - `repaired`: that a crash had left an unfinished line, how many bytes of it, and that they have been moved aside.
  *
@@ -37,12 +38,13 @@ export const version = 1
 export const Kind = Schema.Literals(["call", "decision", "outcome", "repeats", "lost", "repaired"])
 
 /**
- * Who called. `keyId` is the name of the credential, where it has one: of an API key its id.
+ * Who called. `issuer` is who vouches for the caller, where somebody outside does. `keyId` is the name of the credential, where it has one: of an API key its id.
  *
  * @category models
  * @since 0.1.0
  */
 export const Caller = Schema.Struct({
+  issuer: Schema.optional(Schema.String),
   tenant: Schema.optional(Schema.String),
   principal: Schema.String,
   method: Schema.String,
@@ -81,7 +83,8 @@ export type Input = typeof Input.Type
  *   `offsetMillis`: when the record was made, in milliseconds of the monotonic clock since the log was opened.
  * - `caller`: absent when nobody was authenticated. `peer`: the network address, where the edge gave one.
  * - `tool`: its id, the digest of its description and Schemas, and what the caller wanted to do with it. The id `_other`
- *   without a digest stands for all of them, in `lost` and in `repeats` of refusals that were too many to tell apart.
+ *   without a digest stands for all of them, in `lost` and in `repeats` of refusals that were too many to tell apart. Such
+ *   `repeats` name the caller, or the IPv6 network of one who was not authenticated, unless these were too many as well.
  * - `input`: see `Input`.
  * - `decision`: whether the call was let in, the rule that said so, and the reason of a refusal. Absent when the caller went
  *   away, or something broke, before it was decided.

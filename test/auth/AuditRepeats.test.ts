@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer, Logger, Option } from "effect"
+import { Context, DateTime, Effect, Fiber, Layer, Logger, Option } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
 import {
   AuditError,
@@ -11,7 +11,8 @@ import {
   Authorizer,
   Identity
 } from "effect-toolops/auth"
-import { RateLimit } from "effect-toolops/limit"
+import { RateLimit, RateLimitMiddleware, RateLimitStore } from "effect-toolops/limit"
+import { ResilienceMiddleware } from "effect-toolops/resilience"
 import { TestClock } from "effect/testing"
 import { audited, dear, pipelineWith, read, secret, told, write } from "./audited.ts"
 
@@ -114,6 +115,13 @@ describe("repeats of a refusal", () => {
         refuse(alice, { action: "list" }),
         refuse(alice, { tool: "t", action: "ul" }),
         refuse(alice, { tool: "tu", action: "l" }),
+        // The same person with another credential, from elsewhere, or vouched for by somebody else.
+        refuse({ ...alice, claims: { keyId: "laptop" } }),
+        refuse({ ...alice, claims: { keyId: "stolen" } }),
+        refuse(alice, { peer: "10.0.0.1" }),
+        refuse(alice, { peer: "10.0.0.2" }),
+        refuse({ ...alice, issuer: "https://a.example" }),
+        refuse({ ...alice, issuer: "https://b.example" }),
         refuse(undefined),
         refuse(undefined, { peer: "10.0.0.1" }),
         refuse(undefined, { peer: "10.0.0.2" }),
@@ -126,18 +134,61 @@ describe("repeats of a refusal", () => {
         yield* one
         assert.strictEqual((yield* records).length, before + 1)
       }
-      // A known caller is the same wherever the calls come from.
-      yield* refuse(alice, { peer: "10.0.0.1" })
-      yield* refuse(alice, { peer: "10.0.0.2" })
-      assert.strictEqual((yield* records).length, different.length)
       yield* TestClock.adjust("1 minute")
-      assert.strictEqual(sum(yield* records), 2 * different.length + 2)
+      assert.strictEqual(sum(yield* records), 2 * different.length)
+      const who = (kind: string, all: ReadonlyArray<AuditRecord.AuditRecord>) =>
+        all.filter((record) => record.kind === kind).map(({ caller, peer, tool }) =>
+          JSON.stringify([caller, peer, tool])
+        ).toSorted()
+      const all = yield* records
+      assert.deepStrictEqual(who("repeats", all), who("call", all))
+      const stolen = all.filter(({ caller }) => caller?.keyId === "stolen")
+      assert.deepStrictEqual(told(stolen), ["call denied", "repeats denied 1"])
+      assert.isTrue(all.some(({ caller }) => caller?.issuer === "https://b.example"))
     }))
 
-  it.effect("are told together when there are too many kinds of them", () =>
+  it.effect("are not what a call came to whose handler had been started", () =>
+    Effect.gen(function*() {
+      const retry = { maxAttempts: 3, initialDelay: "1 second", strategy: "constant", jitter: "none" } as const
+      const context = yield* Layer.build(Layer.mergeAll(
+        AuthMiddleware.layer.pipe(
+          Layer.provide([Authenticator.layerAnonymous, Authorizer.layerAllowAll]),
+          Layer.provideMerge(AuditLog.layerMemory())
+        ),
+        ResilienceMiddleware.layer({ defaults: { retry, circuitBreaker: false, timeout: false, bulkhead: false } })
+      ))
+      const pipeline = yield* Effect.provideContext(
+        ToolPipeline.make(AuthMiddleware.AuthMiddleware, ResilienceMiddleware.ResilienceMiddleware),
+        context
+      )
+      const { records } = Context.get(context, AuditLog.AuditMemory)
+      const eve = Identity.make({ principal: "eve", expiresAt: DateTime.makeUnsafe(500) })
+      const ran: Array<number> = []
+      const pay = (amount: number) =>
+        Effect.exit(pipeline.run(
+          { tool: ToolMeta.make({ name: "pay", idempotent: true }), input: { amount } },
+          Effect.suspend(() => {
+            ran.push(amount)
+            return Effect.fail("flaky")
+          })
+        )).pipe(Effect.provideService(Identity.CurrentIdentity, eve))
+      const fiber = yield* Effect.forkChild(Effect.forEach([1, 2, 3, 4, 5], pay, { concurrency: 5 }))
+      yield* TestClock.adjust("3 seconds")
+      yield* Fiber.join(fiber)
+      assert.deepStrictEqual(ran, [1, 2, 3, 4, 5])
+      // Each has done something, so each is told, although all were refused when they were to be tried again.
+      const all = yield* records
+      assert.deepStrictEqual(
+        all.map(({ attempts, kind, outcome }) => [kind, outcome, attempts]),
+        Array.from({ length: 5 }, () => ["call", "unauthenticated", 1])
+      )
+      assert.strictEqual(new Set(all.map(({ input }) => input?.digest)).size, 5)
+    }))
+
+  it.effect("are told together when too many callers are refused that nobody knows", () =>
     Effect.gen(function*() {
       const { records, refuse } = yield* refusing({ maxRepeats: 100, repeatInterval: "10 seconds" })
-      for (let i = 0; i < 5000; i++) yield* refuse(undefined, { peer: `2001:db8::${i}` })
+      for (let i = 0; i < 5000; i++) yield* refuse(undefined, { peer: `2001:db8:${i.toString(16)}::1` })
       assert.strictEqual((yield* records).length, 100)
       yield* TestClock.adjust("10 seconds")
       const last = (yield* records).at(-1)
@@ -149,6 +200,72 @@ describe("repeats of a refusal", () => {
       // Those that did not come again have made room.
       yield* refuse(undefined, { peer: "new" })
       assert.strictEqual((yield* records).length, 102)
+    }))
+
+  it.effect("of callers whom nobody knows do not hide the first one of a known caller", () =>
+    Effect.gen(function*() {
+      const { records, refuse } = yield* refusing({ maxRepeats: 100 })
+      for (let i = 0; i < 500; i++) yield* refuse(undefined, { peer: `2001:db8:${i.toString(16)}::1` })
+      yield* refuse({ principal: "insider", tenant: "acme" }, { tool: "vault" })
+      const last = (yield* records).at(-1)
+      assert.deepStrictEqual([last?.kind, last?.caller?.principal, last?.tool.id], ["call", "insider", "vault"])
+    }))
+
+  it.effect("of one caller in many ways do not hide the first one of another", () =>
+    Effect.gen(function*() {
+      const { records, refuse } = yield* refusing({ maxRepeats: 100 })
+      const busy = { principal: "busy", tenant: "acme" }
+      for (let i = 0; i < 500; i++) yield* refuse({ ...busy, claims: { jti: `t-${i}` } }, { peer: `10.0.0.${i}` })
+      const told = (yield* records).length
+      assert.isAtMost(told, 10)
+      yield* refuse({ principal: "insider", tenant: "acme" }, { tool: "vault" })
+      assert.strictEqual((yield* records).length, told + 1)
+      assert.strictEqual((yield* records).at(-1)?.tool.id, "vault")
+      yield* TestClock.adjust("1 minute")
+      const rest = (yield* records).at(-1)
+      // What was not told apart is told of the one who did it.
+      assert.deepStrictEqual(
+        [rest?.kind, rest?.count, rest?.tool.id, rest?.caller?.principal, rest?.caller?.keyId, rest?.peer],
+        ["repeats", 500 - told, "_other", "busy", undefined, undefined]
+      )
+    }))
+
+  it.effect("of many known callers in many ways leave the first one of each in full", () =>
+    Effect.gen(function*() {
+      const { records, refuse } = yield* refusing({ maxRepeats: 100 })
+      for (let who = 0; who < 40; who++) {
+        for (let i = 0; i < 20; i++) yield* refuse({ principal: `p-${who}` }, { tool: `t-${i}` })
+      }
+      yield* refuse({ principal: "insider" }, { tool: "vault" })
+      assert.strictEqual((yield* records).at(-1)?.tool.id, "vault")
+      const firsts = new Set((yield* records).map(({ caller }) => caller?.principal))
+      assert.strictEqual(firsts.size, 41)
+      assert.isAtMost((yield* records).length, 200)
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(sum(yield* records), 801)
+      // And all room is there again.
+      yield* TestClock.adjust("2 minutes")
+      const before = (yield* records).length
+      for (let i = 0; i < 4; i++) yield* refuse({ principal: "p-0" }, { tool: `t-${i}` })
+      assert.strictEqual((yield* records).length, before + 4)
+    }))
+
+  it.effect("from the addresses of one IPv6 network are those of one peer", () =>
+    Effect.gen(function*() {
+      const { records, refuse } = yield* refusing({ maxRepeats: 100 })
+      for (let i = 0; i < 300; i++) yield* refuse(undefined, { peer: `2001:db8:0:7::${i.toString(16)}` })
+      // Other ways to write it, and an address of the same network with no zeros left out.
+      yield* refuse(undefined, { peer: "2001:0DB8:0000:0007:1:2:3:4" })
+      const before = (yield* records).length
+      assert.isAtMost(before, 10)
+      yield* refuse(undefined, { peer: "2001:db8:0:8::1" })
+      yield* refuse(undefined, { peer: "::ffff:10.0.0.1" })
+      yield* refuse(undefined, { peer: "::ffff:10.0.0.2" })
+      yield* refuse(undefined, { peer: "10.0.0.1" })
+      assert.strictEqual((yield* records).length, before + 4)
+      yield* TestClock.adjust("1 minute")
+      const rest = (yield* records).filter(({ kind }) => kind === "repeats")
+      assert.deepStrictEqual(rest.map(({ count, peer }) => [peer, count]), [["2001:db8:0:7::/64", 301 - before]])
     }))
 
   it.effect("are told when the log closes", () => {
@@ -180,6 +297,48 @@ describe("repeats of a refusal, required", () => {
       assert.strictEqual((yield* log.stats).repeated, 1998)
       yield* TestClock.adjust("1 minute")
       assert.deepStrictEqual(told(yield* records).slice(6), ["repeats limited 999", "repeats denied 999"])
+    }))
+
+  it.effect("write no decisions of callers who were too many to be told apart either", () =>
+    Effect.gen(function*() {
+      const { clear, records, run } = yield* audited({ ...limited, maxRepeats: 1 })
+      // Takes the place that there is.
+      yield* times(1, run(secret, found))
+      yield* run(dear, found)
+      yield* times(2, run(dear, found))
+      yield* clear
+      yield* times(10, run(dear, found))
+      assert.deepStrictEqual(told(yield* records), [])
+      yield* TestClock.adjust("1 hour")
+      assert.deepStrictEqual(yield* run(dear, Effect.map(records, told)), ["decision"])
+    }))
+
+  it.effect("write no decisions of callers for whom there was no place", () =>
+    Effect.gen(function*() {
+      const context = yield* Layer.build(Layer.mergeAll(
+        AuthMiddleware.layer.pipe(
+          Layer.provide([Authenticator.layerAnonymous, Authorizer.layerAllowAll]),
+          Layer.provideMerge(AuditLog.layerMemory({ ...limited, maxRepeats: 1 }))
+        ),
+        RateLimitMiddleware.layer.pipe(
+          Layer.provide(RateLimit.layer({ limits: [{ name: "all", per: "global", limit: 1, window: "1 hour" }] })),
+          Layer.provide(RateLimitStore.layerMemory())
+        )
+      ))
+      const pipeline = yield* Effect.provideContext(
+        ToolPipeline.make(AuthMiddleware.AuthMiddleware, RateLimitMiddleware.RateLimitMiddleware),
+        context
+      )
+      const { clear, records } = Context.get(context, AuditLog.AuditMemory)
+      const call = (peer: string) =>
+        Effect.provideService(pipeline.run({ tool: dear }, found), RateLimit.CurrentPeer, peer)
+      yield* call("10.0.0.1")
+      yield* times(1, call("10.0.0.1"))
+      yield* times(1, call("10.0.0.2"))
+      yield* clear
+      yield* times(5, call("10.0.0.2"))
+      yield* times(5, call("10.0.0.3"))
+      assert.deepStrictEqual(told(yield* records), [])
     }))
 
   it.effect("leave a call that passes after all with its decision before its handler", () =>

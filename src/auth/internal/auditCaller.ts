@@ -21,9 +21,10 @@ const unreadable: Caller = { principal: "_unreadable", method: "_unreadable" }
 export const callerOf = (identity: Identity | undefined): Caller | undefined => {
   if (identity === undefined) return undefined
   try {
-    const { claims, method, principal, tenant } = identity
+    const { claims, issuer, method, principal, tenant } = identity
     const keyId: unknown = claims["keyId"] ?? claims["jti"]
     return {
+      ...(issuer === undefined ? undefined : { issuer: cut(issuer) }),
       tenant: cut(tenant),
       principal: cut(principal) ?? "",
       method: cut(method) ?? "",

@@ -137,7 +137,7 @@ class Entry {
   end(exit: Exit.Exit<unknown, unknown>): undefined {
     const outcome = this.settle(exit)
     const record = this.toRecord("call")
-    if (!isRefusal(outcome)) this.settings.log.recordUnsafe(record)
+    if (!this.#isForCounting(outcome)) this.settings.log.recordUnsafe(record)
     else if (this.settings.recording.isFirst(record)) this.settings.log.recordUnsafe(this.withInput(record))
     return undefined
   }
@@ -151,13 +151,18 @@ class Entry {
       // No outcome of a decision that has been told is left to be counted.
       if (isRefusal(outcome)) recording.open(record)
       log.recordUnsafe(record)
-    } else if (!isRefusal(outcome) || recording.isFirst(record)) {
+    } else if (!this.#isForCounting(outcome) || recording.isFirst(record)) {
       if (record.decision !== undefined) log.recordUnsafe(this.withInput(this.toRecord("decision")))
       log.recordUnsafe(record)
       this.#decision = Deferred.makeUnsafe()
       Deferred.doneUnsafe(this.#decision, Effect.void)
     }
     return undefined
+  }
+
+  // A call may be refused after its handler has run: when its caller expires before the next attempt, for one.
+  #isForCounting(outcome: Outcome): boolean {
+    return isRefusal(outcome) && this.call.record.attempts === 0
   }
 
   // Nobody's input is looked at before somebody has been let in, unless it is told.

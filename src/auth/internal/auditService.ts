@@ -29,8 +29,9 @@ export type Mode = "required" | "best-effort"
  *   several match the closest counts. Only texts, numbers, booleans and null, and never what the tool's Schema marks as
  *   sensitive. Default none.
  * - `repeatInterval`: how long repeats of one refusal of one caller are counted before they are told. Default 1 minute.
- * - `maxRepeats`: most refusals that are told apart while they repeat, a whole number from 1. Those beyond are told together.
- *   Default 1,000.
+ * - `maxRepeats`: most callers whose first refusal is told in full while refusals repeat, a whole number from 1: so many who
+ *   were authenticated, and so many peers who were not (of IPv6 networks of 64 bits). Of what else they are refused as many
+ *   again are told apart, of one caller a twentieth. Those beyond are told together. Default 1,000.
  *
  * @category options
  * @since 0.1.0
