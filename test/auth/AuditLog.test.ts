@@ -82,6 +82,78 @@ const broken: Readonly<Record<string, (records: Records) => Effect.Effect<void, 
   "interrupts itself": () => Effect.interrupt
 }
 
+describe("AuditLog, when records were lost", () => {
+  const lose = (log: AuditLog.AuditLog["Service"], n: number) =>
+    Effect.sync(() => {
+      for (let i = 0; i < n; i++) log.recordUnsafe(record)
+    })
+
+  it.effect("says so as soon as it has nothing else to write", () =>
+    Effect.gen(function*() {
+      const { state, write: writes } = sink(() => Effect.sleep("1 second"))
+      const log = yield* AuditLog.make({ maxQueued: 10, write: writes })
+      yield* lose(log, 10)
+      yield* TestClock.adjust(1)
+      yield* lose(log, 5)
+      yield* TestClock.adjust("3 seconds")
+      assert.deepStrictEqual(told(state.written).slice(10), ["lost 5"])
+      // Once.
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(state.written.length, 11)
+      assert.deepStrictEqual([(yield* log.stats).written, (yield* log.stats).lost], [10, 5])
+    }))
+
+  it.effect("says so when it closes, and not again and again to a sink that fails", () =>
+    Effect.gen(function*() {
+      let tried = 0
+      const { state, write: writes } = sink(() =>
+        Effect.suspend(() => {
+          tried += 1
+          return Effect.fail("disk full")
+        })
+      )
+      const scope = yield* Scope.make()
+      const log = yield* Scope.provide(AuditLog.make({ write: writes }), scope)
+      yield* lose(log, 3)
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(tried, 1)
+      state.behave = works
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(told(state.written), ["lost 3"])
+    }).pipe(Effect.provide(quiet)))
+
+  it.effect("closes although the sink fails to the end", () =>
+    Effect.gen(function*() {
+      let tried = 0
+      const { write: writes } = sink(() =>
+        Effect.suspend(() => {
+          tried += 1
+          return Effect.fail("disk full")
+        })
+      )
+      const scope = yield* Scope.make()
+      const log = yield* Scope.provide(AuditLog.make({ write: writes }), scope)
+      yield* lose(log, 3)
+      yield* log.flush
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual(tried, 2)
+    }).pipe(Effect.provide(quiet)))
+
+  it.effect("counts what is lost while it says so for the next time", () =>
+    Effect.gen(function*() {
+      const { state, write: writes } = sink(() => Effect.sleep("1 second"))
+      const log = yield* AuditLog.make({ maxQueued: 2, write: writes })
+      yield* lose(log, 2)
+      yield* TestClock.adjust(1)
+      yield* lose(log, 5)
+      // The note of the five is being written together with nothing; meanwhile there is room for two again.
+      yield* TestClock.adjust("1 second")
+      yield* lose(log, 2 + 7)
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual(told(state.written), ["call ok", "call ok", "lost 5", "lost 7", "call ok", "call ok"])
+    }))
+})
+
 describe("AuditLog, required", () => {
   it.effect("starts no handler before the decision is acknowledged", () =>
     Effect.gen(function*() {

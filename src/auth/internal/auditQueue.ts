@@ -56,8 +56,12 @@ export class AuditQueue {
   #isStuck = false
   // The last write failed, which has been told to the operator.
   #isFailing = false
+  // It took too long, so another is not waited for in closing.
+  #wasLate = false
   // Lost, and not yet told in the log itself.
   #untold = 0
+  // Somebody waits, in closing, for the writer to have nothing left to do.
+  #onIdle: (() => void) | undefined = undefined
   // Records handed over and records done with, each in the order of the queue.
   #entered = 0
   #left = 0
@@ -76,7 +80,7 @@ export class AuditQueue {
     this.#meter = meter
     this.#context = context
     this.#writer = Effect.runForkWith(context)(Effect.forever(
-      Effect.suspend(() => this.#records.length === 0 ? this.untilWoken() : this.writeNext()),
+      Effect.suspend(() => this.#records.length === 0 && !this.hasToTell ? this.untilWoken() : this.writeNext()),
       { disableYield: true }
     ))
   }
@@ -126,7 +130,7 @@ export class AuditQueue {
   get close(): Effect.Effect<void> {
     return Effect.callback<void>((resume) => {
       this.#isClosed = true
-      boundedRun(this.#context, this.flush, this.#bounds.closeTimeoutMillis, {
+      boundedRun(this.#context, Effect.andThen(this.flush, this.untilIdle), this.#bounds.closeTimeoutMillis, {
         settle: () => {
           // Stops a write that is still running as well.
           this.#writer.interruptUnsafe()
@@ -138,8 +142,28 @@ export class AuditQueue {
     })
   }
 
+  /** Whether to say now that records were lost. A sink that fails is told with the next record, or once more in closing. */
+  get hasToTell(): boolean {
+    return this.#untold > 0 && (!this.#isFailing || (this.#onIdle !== undefined && !this.#wasLate))
+  }
+
+  get untilIdle(): Effect.Effect<void> {
+    return Effect.callback<void>((resume) => {
+      const isIdle = this.#wake !== undefined
+      this.#onIdle = () => resume(Effect.void)
+      if (isIdle && !this.hasToTell) return this.#onIdle()
+      this.#wake?.()
+    })
+  }
+
+  #giveUpTelling(): void {
+    this.#onIdle?.()
+    this.#onIdle = undefined
+  }
+
   untilWoken(): Effect.Effect<void> {
     return Effect.callback<void>((resume) => {
+      this.#onIdle?.()
       this.#wake = () => {
         this.#wake = undefined
         // Not at once: who wakes it is in the middle of a call, and more records may follow.
@@ -185,13 +209,19 @@ export class AuditQueue {
     exit: Exit.Exit<void, unknown> | undefined,
     isLate: boolean
   ): AuditError | undefined {
+    this.#wasLate = isLate
     if (exit?._tag === "Success") {
       this.#untold -= noted
-      this.#meter.wrote(records.length, Math.max(0, this.#recording.offsetMillis - records[0]!.offsetMillis))
+      const first = records[0]
+      if (first !== undefined) {
+        this.#meter.wrote(records.length, Math.max(0, this.#recording.offsetMillis - first.offsetMillis))
+      }
       if (this.#isFailing) this.tell(false, undefined)
       return undefined
     }
     this.lose(records.length)
+    // Closing has had its try.
+    if (records.length === 0) this.#giveUpTelling()
     const error = exit !== undefined ? errorOf(exit.cause) : isLate ? errors.late() : errors.closed()
     if (isLate) {
       this.#isStuck = true
