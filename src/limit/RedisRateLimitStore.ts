@@ -9,14 +9,15 @@
 import * as Config from "effect/Config"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Redis from "effect/persistence/Redis"
 import { redisCheck } from "../health/internal/partChecks.ts"
 import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
 import { refusal } from "../internal/refusal.ts"
-import { Buckets } from "./internal/buckets.ts"
+import { Buckets, shared } from "./internal/buckets.ts"
+import { type Debt, Owed } from "./internal/owed.ts"
+import * as Asking from "./internal/redisAsking.ts"
 import * as Scripts from "./internal/redisScripts.ts"
 import { LimitStoreUnavailable, type RateLimitError, rateLimitError } from "./RateLimitError.ts"
 import { RateLimitStore, refused, Take } from "./RateLimitStore.ts"
@@ -72,113 +73,54 @@ const resolve = (where: string, options: Options): Settings => {
   }
 }
 
-const maxFailures = 3
-
 const spentHere = "redis"
 
-/** What Redis answered, or that it did not. */
-type Reply = ReadonlyArray<number> | undefined
-
-/** A command for whose answer a call waits. */
-interface Waiting {
-  readonly deadline: number
-  isSettled: boolean
-  readonly settle: (reply: Reply, at: Fiber.Fiber<unknown, unknown>) => void
-}
-
 const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore["Service"] => {
-  const { commandTimeout, maxPending, onStoreError, prefix, retryAfterMillis } = settings
+  const { onStoreError, prefix } = settings
   const local = new Buckets(settings.maxKeys)
+  const owed = new Owed(settings.maxKeys)
   const consumeScript = Scripts.consumeScript()
   const refundScript = Scripts.refundScript()
   const unavailable = rateLimitError(refusal(LimitStoreUnavailable, { _tag: "LimitStoreUnavailable" }))
 
-  let pending = 0
-  let failures = 0
-  let askAgainAt = 0
-  let asking = false
+  const ask = Asking.make(settings)
+  // By how much the server's clock is ahead. Before the first answer, what is owed has no end: no clock is that late.
+  let ahead = Number.MAX_SAFE_INTEGER / 1000
 
-  // Commands on their way, oldest first. All have the same time, so one watcher for the oldest does for all.
-  const waiting: Array<Waiting> = []
-  let isWatched = false
+  const giveBack = (given: ReadonlyArray<string>): Effect.Effect<void> =>
+    Effect.asVoid(ask(
+      () => Scripts.run(redis, refundScript, given),
+      (reply) => typeof reply === "number" ? [reply] : undefined,
+      () => Effect.void,
+      () => {}
+    ))
 
-  const watch: Effect.Effect<void> = Effect.withFiber((fiber) => {
-    const now = monotonicMillis(fiber)
-    for (;;) {
-      const oldest = waiting[0]
-      if (oldest === undefined) break
-      if (!oldest.isSettled && oldest.deadline > now) {
-        return Effect.flatMap(Effect.sleep(Math.ceil(oldest.deadline - now)), () => watch)
-      }
-      // Taken out first: whoever hears that the answer is late may ask again at once.
-      waiting.shift()
-      oldest.settle(undefined, fiber)
+  const decideHere = (takes: ReadonlyArray<Take>, maxWaitMillis: number, spend: boolean, now: number): number => {
+    if (!spend) return local.decide(takes, maxWaitMillis, now)
+    const wait = local.consume(takes, maxWaitMillis, now)
+    for (const take of takes) {
+      if (take.spentUntil !== 0 && take.spentFrom !== shared) owed.add(take, now)
     }
-    isWatched = false
-    return Effect.void
-  })
-
-  // `late` hears of an answer for which nobody waits any more.
-  //
-  // A command that has been sent cannot be taken back, so it runs by itself and is awaited for so long. The counters must
-  // hear how that ended, hence no interruption in between.
-  const ask = (
-    command: Effect.Effect<unknown, Redis.RedisError>,
-    read: (reply: unknown) => Reply,
-    late: (reply: ReadonlyArray<number>) => Effect.Effect<void>
-  ): Effect.Effect<Reply> =>
-    Effect.uninterruptible(Effect.withFiber((fiber) => {
-      const now = monotonicMillis(fiber)
-      const isDown = failures >= maxFailures
-      if (pending >= maxPending || (isDown && (asking || now < askAgainAt))) return Effect.succeed(undefined)
-      pending += 1
-      asking = isDown
-      return Effect.callback<Reply>((resume) => {
-        const run = Effect.runForkWith(fiber.context)
-        const entry: Waiting = {
-          deadline: now + commandTimeout,
-          isSettled: false,
-          settle: (reply, at) => {
-            if (entry.isSettled) return
-            entry.isSettled = true
-            asking = false
-            failures = reply === undefined ? failures + 1 : 0
-            if (reply === undefined) askAgainAt = monotonicMillis(at) + retryAfterMillis
-            resume(Effect.succeed(reply))
-          }
-        }
-        while (waiting.length > 0 && waiting[0]!.isSettled) waiting.shift()
-        waiting.push(entry)
-        run(Effect.flatMap(Effect.exit(command), (exit) => {
-          pending -= 1
-          const reply = exit._tag === "Success" ? read(exit.value) : undefined
-          if (entry.isSettled) return reply === undefined ? Effect.void : late(reply)
-          entry.settle(reply, fiber)
-          return Effect.void
-        }))
-        if (!isWatched) {
-          isWatched = true
-          run(watch)
-        }
-      })
-    }))
-
-  const giveBack = (takes: ReadonlyArray<Take>): Effect.Effect<void> =>
-    Effect.asVoid(
-      ask(Scripts.run(redis, refundScript, Scripts.refundArguments(prefix, takes)), (reply) =>
-        typeof reply === "number" ? [reply] : undefined, () =>
-        Effect.void)
-    )
+    return wait
+  }
 
   const decide = (
     takes: ReadonlyArray<Take>,
     maxWaitMillis: number,
     spend: boolean
   ): Effect.Effect<number, RateLimitError> =>
-    takes.length === 0 ? Effect.succeed(0) : Effect.withFiber((fiber) =>
-      Effect.flatMap(
+    takes.length === 0 ? Effect.succeed(0) : Effect.withFiber((fiber) => {
+      let debts: ReadonlyArray<Debt | undefined> | undefined
+      return Effect.flatMap(
         ask(
-          Scripts.run(redis, consumeScript, Scripts.consumeArguments(prefix, takes, maxWaitMillis, spend)),
+          () => {
+            debts = owed.collect(takes, monotonicMillis(fiber))
+            return Scripts.run(
+              redis,
+              consumeScript,
+              Scripts.consumeArguments(prefix, takes, maxWaitMillis, spend, debts, ahead)
+            )
+          },
           (reply) => Scripts.readReply(reply, takes.length),
           // The call was decided without this answer, so what it spent is given back.
           (reply) => {
@@ -186,13 +128,19 @@ const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore
             return Scripts.settle(copies, reply, spend, spentHere) !== refused && spend
               ? Effect.asVoid(Effect.exit(Scripts.run(redis, refundScript, Scripts.refundArguments(prefix, copies))))
               : Effect.void
+          },
+          () => {
+            if (debts !== undefined) owed.putBack(takes, debts)
           }
         ),
         (reply) => {
           const now = monotonicMillis(fiber)
           if (reply !== undefined) {
             const wait = Scripts.settle(takes, reply, spend, spentHere)
-            if (onStoreError === "local") local.learn(takes, now)
+            if (onStoreError === "local") {
+              ahead = Scripts.aheadOf(reply, now)
+              local.learn(takes, now)
+            }
             return Effect.succeed(wait)
           }
           switch (onStoreError) {
@@ -201,13 +149,11 @@ const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore
             case "allow":
               return Effect.succeed(0)
             case "local":
-              return Effect.succeed(
-                spend ? local.consume(takes, maxWaitMillis, now) : local.decide(takes, maxWaitMillis, now)
-              )
+              return Effect.succeed(decideHere(takes, maxWaitMillis, spend, now))
           }
         }
       )
-    )
+    })
 
   return {
     consume: (takes, maxWaitMillis) => decide(takes, maxWaitMillis, true),
@@ -215,9 +161,12 @@ const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore
     refund: (takes) =>
       Effect.withFiber((fiber) => {
         const there = takes.filter((take) => take.spentUntil !== 0 && take.spentFrom === spentHere)
-        local.refund(takes.filter((take) => take.spentFrom !== spentHere), monotonicMillis(fiber))
+        for (const take of takes) {
+          // What Redis has been charged with by now stays spent there.
+          if (take.spentFrom !== spentHere) owed.giveBack(take, local.giveBack(take, monotonicMillis(fiber)))
+        }
         if (there.length === 0) return Effect.void
-        const command = giveBack(there)
+        const command = giveBack(Scripts.refundArguments(prefix, there))
         // At once, so that a second refund finds nothing while the first is on its way.
         for (const take of there) take.spentUntil = 0
         return command
@@ -237,8 +186,11 @@ const checked = (settings: Settings) =>
  * the limit, tenant and principal. A step of the server's clock forwards gives back what the time in between would have;
  * a step backwards locks nobody out.
  *
- * While Redis does not answer and `onStoreError` is `local`, each process grants the whole limit by itself. What was spent
- * in the meantime is not carried over when Redis is back.
+ * While Redis does not answer and `onStoreError` is `local`, each process grants by itself what it knows to be left, at
+ * most the whole limit. With the first calls that Redis answers again it is charged for what was granted in the meantime,
+ * up to one whole limit beyond an empty bucket. So one process keeps to the limit however often Redis comes and goes,
+ * except for the calls that are on their way when it does; many processes grant no more than the limit each between two
+ * answers. Callers beyond `maxKeys` are not carried over.
  *
  * **Example** (Sharing limits over Redis)
  *

@@ -170,6 +170,100 @@ describe.skipIf(url === "")("RedisRateLimitStore", () => {
       assert.isAbove(early.retryAfterMillis, 2000)
     }))
 
+  const daily = shape("daily", 10, 86_400_000)
+
+  /** A store in front of a Redis whose answers take long, or never come, as long as `state` says so. */
+  const flapping = (state: { answers: "soon" | "late" | "never" }) =>
+    Effect.map(
+      Layer.build(Layer.fresh(
+        RedisRateLimitStore.layer({ prefix, commandTimeout: "30 millis", retryAfter: "1 millis" }).pipe(
+          Layer.provide(Layer.effect(
+            Redis.Redis,
+            Effect.map(Redis.Redis, (client) => ({
+              ...client,
+              send: <A>(command: string, ...given: ReadonlyArray<string>) =>
+                state.answers === "never"
+                  ? Effect.fail(new Redis.RedisError({ cause: "away" }))
+                  : state.answers === "late"
+                  ? Effect.tap(client.send<A>(command, ...given), realSleep(60))
+                  : client.send<A>(command, ...given)
+            }))
+          )),
+          Layer.provide(NodeRedis.layer({ url }))
+        )
+      )),
+      (context) => Context.get(context, RateLimitStore.RateLimitStore)
+    )
+
+  for (const away of ["late", "never"] as const) {
+    it.live(`keeps to the limit when Redis comes and goes, answering ${away} in between`, () =>
+      Effect.gen(function*() {
+        const state: { answers: "soon" | "late" | "never" } = { answers: "soon" }
+        const one = yield* flapping(state)
+        const key = uniqueKey()
+        let passed = 0
+        for (let i = 0; i < 90; i++) {
+          state.answers = i % 3 === 1 ? "soon" : away
+          if ((yield* one.consume([take(daily, key)], 0)) !== RateLimitStore.refused) passed += 1
+          yield* realSleep(2)
+        }
+        // Until what came late has been given back.
+        state.answers = "soon"
+        yield* realSleep(150)
+        for (let i = 0; i < 20; i++) {
+          if ((yield* one.consume([take(daily, key)], 0)) !== RateLimitStore.refused) passed += 1
+        }
+        assert.isAtMost(passed, 10)
+        // On a busy machine an answer may be late and what it spent not be given back, because Redis is away again.
+        assert.isAtLeast(passed, 6)
+      }))
+  }
+
+  it.live("charges Redis for what was granted while it was away, less what was given back and what time has", () =>
+    Effect.gen(function*() {
+      const state: { answers: "soon" | "late" | "never" } = { answers: "never" }
+      const one = yield* flapping(state)
+      const other = yield* store(url)
+      const [key, forgotten] = [uniqueKey(), uniqueKey()]
+      const quick = shape("quick", 10, 400)
+      assert.strictEqual(yield* one.consume([take(daily, key, 6), take(quick, forgotten, 10)], 0), 0)
+      const back = take(daily, key, 2)
+      assert.strictEqual(yield* one.consume([back], 0), 0)
+      yield* one.refund([back])
+      yield* realSleep(420)
+      state.answers = "soon"
+      const left = [take(daily, key, 0), take(quick, forgotten, 0)]
+      for (let attempt = 0; attempt < 100 && left[0]?.remaining !== 4; attempt++) {
+        yield* one.consume([take(daily, key, 0), take(quick, forgotten, 0)], 0)
+        yield* other.peek(left, 0)
+      }
+      assert.deepStrictEqual(left.map((one) => one.remaining), [4, 10])
+      // It is charged once.
+      yield* one.consume([take(daily, key, 1)], 0)
+      yield* other.peek(left, 0)
+      assert.strictEqual(left[0]?.remaining, 3)
+    }))
+
+  it.live("makes nobody wait for more than one limit beyond an empty bucket, however many processes granted it", () =>
+    Effect.gen(function*() {
+      const states = Array.from({ length: 4 }, (): { answers: "soon" | "late" | "never" } => ({ answers: "never" }))
+      const stores = yield* Effect.forEach(states, flapping)
+      const key = uniqueKey()
+      for (const one of stores) assert.strictEqual(yield* one.consume([take(daily, key, 10)], 0), 0)
+      for (const state of states) state.answers = "soon"
+      yield* realSleep(5)
+      for (const one of stores) yield* one.consume([take(daily, key)], 0)
+      const last = yield* store(url)
+      const seen = take(daily, key)
+      for (let attempt = 0; attempt < 20; attempt++) {
+        yield* realSleep(10)
+        yield* last.peek([seen], 0)
+        assert.isAtMost(seen.resetAfterMillis, 2 * 86_400_000)
+      }
+      assert.isFalse(seen.allowed)
+      assert.isAbove(seen.resetAfterMillis, 86_400_000 * 1.99)
+    }))
+
   describe.skipIf(!canStart)("when Redis does not answer", () => {
     const quick: RedisRateLimitStore.Options = { commandTimeout: "50 millis", retryAfter: "100 millis" }
 

@@ -17,7 +17,8 @@ const sweepStepsWhenFull = 64
 
 const smallest = 64
 
-const shared = "shared"
+/** What is noted in a take whose tokens came from a bucket that callers share. */
+export const shared = "shared"
 
 /** What is common to the buckets of one limit. */
 interface Space {
@@ -106,36 +107,44 @@ export class Buckets {
     report(take, debt)
   }
 
-  /** Notes what another store knows, so that these buckets can take over from it. */
+  /**
+   * Notes what another store knows, so that these buckets can take over from it. It may not know yet what has been spent
+   * here, so a bucket is never made fuller.
+   */
   learn(takes: ReadonlyArray<Take>, now: number): void {
     this.#sweep(now, sweepSteps * takes.length)
     for (const take of takes) {
       const space = this.#spaceFor(take.shape, now)
       const place = this.#find(take.key)
       const fullAt = now + take.resetAfterMillis
-      if (place >= 0) this.#fullAt[place] = fullAt
+      if (place >= 0) this.#fullAt[place] = Math.max(this.#fullAt[place]!, fullAt)
       else if (take.resetAfterMillis > 0 && this.#keys.length < this.#maxKeys) this.#insert(take.key, space, fullAt)
     }
   }
 
   /** Gives back what the takes have spent here, as far as time has not. */
   refund(takes: ReadonlyArray<Take>, now: number): void {
-    for (const take of takes) {
-      const spentUntil = take.spentUntil
-      take.spentUntil = 0
-      const space = this.#spaces.get(take.shape.name)
-      // Tokens of another shape are not worth the same.
-      if (spentUntil === 0 || space === undefined || space.spanMillis !== take.shape.spanMillis) continue
-      // What time has given back already is not given back again, or a late refund would exceed the limit.
-      const amount = Math.min(take.cost * take.shape.intervalMillis, spentUntil - now)
-      if (amount <= 0) continue
-      if (take.spentFrom === shared) {
-        space.overflow -= amount
-        continue
-      }
-      const place = this.#find(take.key)
-      if (place >= 0) this.#fullAt[place]! -= amount
+    for (let i = 0; i < takes.length; i++) this.giveBack(takes[i]!, now)
+  }
+
+  /** `refund` of one take. Returns how many milliseconds sooner its own bucket is full. */
+  giveBack(take: Take, now: number): number {
+    const spentUntil = take.spentUntil
+    take.spentUntil = 0
+    const space = this.#spaces.get(take.shape.name)
+    // Tokens of another shape are not worth the same.
+    if (spentUntil === 0 || space === undefined || space.spanMillis !== take.shape.spanMillis) return 0
+    // What time has given back already is not given back again, or a late refund would exceed the limit.
+    const amount = Math.min(take.cost * take.shape.intervalMillis, spentUntil - now)
+    if (amount <= 0) return 0
+    if (take.spentFrom === shared) {
+      space.overflow -= amount
+      return 0
     }
+    const place = this.#find(take.key)
+    if (place < 0) return 0
+    this.#fullAt[place]! -= amount
+    return amount
   }
 
   // Comparing one key is much cheaper than looking it up, and mostly the bucket is where it was.

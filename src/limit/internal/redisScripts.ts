@@ -2,6 +2,7 @@ import * as Effect from "effect/Effect"
 import type * as Redis from "effect/persistence/Redis"
 import type { Take } from "../RateLimitStore.ts"
 import { refused, report } from "./buckets.ts"
+import type { Debt } from "./owed.ts"
 
 // The two scripts of the Redis store, and how their arguments and answers are written.
 //
@@ -32,6 +33,9 @@ end
 
 // Answers with the wait (-1 for a refusal), the time, and for each bucket its debt (how long until it is full) and how
 // much too early the take is, in whole microseconds.
+//
+// What a process has granted while it heard nothing may come along, and is charged whatever becomes of the call. Many
+// processes may have granted the whole limit each; nobody shall have to wait for all of it, hence the bound.
 const consumeLua = `${clock}
 local spend, maxWait = ARGV[1] == '1', tonumber(ARGV[2])
 local found = redis.call('MGET', unpack(KEYS))
@@ -47,6 +51,12 @@ for i = 1, #KEYS do
     debt = full - now
     if was ~= spanText then debt = debt * span / tonumber(was) end
     moved[i] = back or was ~= spanText
+  end
+  local owed = tonumber(ARGV[#KEYS * 3 + 1 + i * 2] or '0')
+  if owed > 0 then
+    owed = math.min(owed, tonumber(ARGV[#KEYS * 3 + 2 + i * 2]) - now)
+    local charged = math.min(debt + owed, 2 * span)
+    if charged > debt then debt, moved[i] = charged, true end
   end
   local late = price < 0 and 1e15 or debt + price - span
   if late <= 1 then late = 0 end
@@ -105,18 +115,29 @@ export const consumeScript = (): Script => ({ lua: consumeLua, sha: undefined })
 /** Gives back what the takes have spent. One per store. */
 export const refundScript = (): Script => ({ lua: refundLua, sha: undefined })
 
-/** What follows the name of `consumeScript`. */
+/**
+ * What follows the name of `consumeScript`. `owed` is what the server does not know yet; `ahead` is by how much its clock
+ * is ahead of the one in which that is told.
+ */
 export const consumeArguments = (
   prefix: string,
   takes: ReadonlyArray<Take>,
   maxWaitMillis: number,
-  spend: boolean
+  spend: boolean,
+  owed: ReadonlyArray<Debt | undefined> | undefined,
+  ahead: number
 ): Array<string> => {
   const given = keysOf(prefix, takes)
   given.push(spend ? "1" : "0", micros(maxWaitMillis))
   for (const take of takes) given.push(micros(take.shape.spanMillis), price(take), take.shape.shadow ? "1" : "0")
+  if (owed !== undefined) {
+    for (const debt of owed) given.push(micros(debt?.amount ?? 0), micros((debt?.until ?? 0) + ahead))
+  }
   return given
 }
+
+/** By how much the server's clock is ahead of `now`. */
+export const aheadOf = (reply: ReadonlyArray<number>, now: number): number => reply[1]! / 1000 - now
 
 /** What follows the name of `refundScript`. */
 export const refundArguments = (prefix: string, takes: ReadonlyArray<Take>): Array<string> => {
