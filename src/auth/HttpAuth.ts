@@ -16,11 +16,12 @@ import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import { CurrentPeer } from "../internal/currentPeer.ts"
-import { RequestHeaders } from "../ToolCall.ts"
+import { RequestHeaders, type RequestHeadersInput } from "../ToolCall.ts"
 import * as Authenticator from "./Authenticator.ts"
 import * as AuthError from "./AuthError.ts"
-import { CurrentIdentity, type Identity } from "./Identity.ts"
+import { CurrentIdentity, type Identity, isAnonymous } from "./Identity.ts"
 import { answer, check, checkMetadata, routeOf, type Settings, wellKnown } from "./internal/httpChallenge.ts"
+import { sentHeaders } from "./internal/sentHeaders.ts"
 
 /**
  * What the server says of itself (RFC 9728).
@@ -58,27 +59,23 @@ export interface Options {
   readonly scopeHierarchy?: Readonly<Record<string, ReadonlyArray<string>>> | undefined
 }
 
-// Node keeps the first of two `Authorization` headers and drops the other; its raw list has both.
-const isSentTwice = (request: HttpServerRequest.HttpServerRequest): boolean => {
-  const raw: unknown = "rawHeaders" in request.source ? request.source.rawHeaders : undefined
-  if (!Array.isArray(raw)) return false
-  return raw.filter((name, i) => i % 2 === 0 && String(name).toLowerCase() === "authorization").length > 1
-}
-
 const authenticate = (
   authenticator: Authenticator.Service,
   settings: Settings,
-  request: HttpServerRequest.HttpServerRequest
+  headers: RequestHeadersInput
 ): Effect.Effect<Identity, AuthError.AuthError> =>
-  isSentTwice(request)
-    ? Effect.fail(AuthError.refused("InvalidCredentials"))
-    : Effect.flatMap(
-      Authenticator.identify(authenticator, request.headers),
-      (identity) =>
-        settings.missingScopes(settings.requiredScopes, identity.scopes).length === 0
-          ? Effect.succeed(identity)
-          : Effect.fail(AuthError.insufficientScope("", settings.requiredScopes))
-    )
+  Effect.flatMap(
+    Authenticator.identify(authenticator, headers),
+    (identity) =>
+      settings.missingScopes(settings.requiredScopes, identity.scopes).length === 0
+        ? Effect.succeed(identity)
+        : Effect.fail(
+          // Who has shown nothing lacks a credential and not a scope of it (RFC 6750, 3.1).
+          isAnonymous(identity)
+            ? AuthError.refused("MissingCredentials")
+            : AuthError.insufficientScope("", settings.requiredScopes)
+        )
+  )
 
 const around = (authenticator: Authenticator.Service, settings: Settings) =>
 <E, R>(
@@ -90,21 +87,23 @@ const around = (authenticator: Authenticator.Service, settings: Settings) =>
 > =>
   Effect.flatMap(
     HttpServerRequest.HttpServerRequest,
-    (request) =>
-      Effect.matchEffect(authenticate(authenticator, settings, request), {
+    (request) => {
+      const headers = sentHeaders(request)
+      return Effect.matchEffect(authenticate(authenticator, settings, headers), {
         onFailure: (error) => Effect.succeed(answer(error, authenticator, settings)),
         onSuccess: (identity) =>
           effect.pipe(
             Effect.catchIf(
               (error): error is Extract<E, AuthError.AuthError> => error instanceof AuthError.AuthError,
-              (error) => Effect.succeed(answer(error, authenticator, settings))
+              (error) => Effect.succeed(answer(error, authenticator, settings, isAnonymous(identity)))
             ),
             Effect.provideService(CurrentIdentity, identity),
-            Effect.provideService(RequestHeaders, request.headers),
+            Effect.provideService(RequestHeaders, headers),
             // Where the connection comes from, unless somebody who knows the proxies in between has said it before.
             Effect.updateService(CurrentPeer, (peer) => peer ?? Option.getOrUndefined(request.remoteAddress))
           )
       })
+    }
   )
 
 /**
@@ -113,8 +112,9 @@ const around = (authenticator: Authenticator.Service, settings: Settings) =>
  * **Details**
  *
  * Missing and bad credentials are answered with 401 and a challenge, scopes that are missing with 403 and one challenge
- * that names all of them, other refusals with 403, and what cannot be checked with 503. Handlers may fail with the
- * `AuthError` of a pipeline; it is answered the same way.
+ * that names all that are needed here and there, other refusals with 403, and what cannot be checked with 503. Handlers
+ * may fail with the `AuthError` of a pipeline; it is answered the same way. An anonymous caller without a scope is asked
+ * for a credential, with 401. Two `Authorization` headers are a bad credential.
  *
  * **Example** (Guarding a route)
  *

@@ -126,6 +126,36 @@ describe("HttpAuth", () => {
       assert.include(challengeOf(refused), "scope=\"mcp:use files:read\"")
     }))
 
+  it.live("names what the server asks of everybody beside what the tool needs", () =>
+    Effect.gen(function*() {
+      const get = yield* served({ metadata, requiredScopes: ["mcp:use", "files:read"] })
+      const response = yield* get("/write", bearer(signed({ scope: "mcp:use files:read" })))
+      assert.strictEqual(response.status, 403)
+      assert.include(challengeOf(response), "error=\"insufficient_scope\"")
+      assert.include(challengeOf(response), "scope=\"mcp:use files:read files:write\"")
+    }))
+
+  it.live("asks an anonymous caller for a credential, where a scope is what is missing", () =>
+    Effect.gen(function*() {
+      const Optional = Authenticator.layerFirstOf(Tokens, Authenticator.layerAnonymous)
+      const strict = yield* served({ metadata, requiredScopes: ["mcp:use"] }, Optional)
+      const refused = yield* strict("/me")
+      assert.strictEqual(refused.status, 401)
+      assert.strictEqual(challengeOf(refused), `Bearer scope="mcp:use", resource_metadata="${metadataUrl}"`)
+      // The same where a tool needs the scope.
+      const open = yield* served({ metadata }, Optional)
+      const tool = yield* open("/write")
+      assert.strictEqual(tool.status, 401)
+      assert.strictEqual(
+        challengeOf(tool),
+        `Bearer scope="files:read files:write", resource_metadata="${metadataUrl}"`
+      )
+      assert.strictEqual((yield* open("/write", bearer(signed()))).status, 403)
+      // No scope would help here.
+      assert.strictEqual((yield* open("/secret")).status, 403)
+      assert.strictEqual((yield* open("/me")).status, 200)
+    }))
+
   it.live("answers 403 without a challenge for what no scope would change, and 503 for what cannot be checked", () =>
     Effect.gen(function*() {
       const get = yield* served()

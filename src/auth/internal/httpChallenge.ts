@@ -89,16 +89,19 @@ const statusOf = (error: AuthError.AuthError): 401 | 403 | 503 =>
   error.reason._tag === "AuthUnavailable" ? 503 : AuthError.isAboutIdentity(error.reason) ? 401 : 403
 
 // Everything between the quotes is ours or has been checked: fixed messages, scopes, and a URL as `URL` prints it.
-const challenge = (error: AuthError.AuthError, schemes: ReadonlyArray<string>, settings: Settings): string => {
-  const { reason } = error
+const challenge = (
+  { message, reason }: AuthError.AuthError,
+  schemes: ReadonlyArray<string>,
+  scopes: ReadonlyArray<string>,
+  settings: Settings
+): string => {
   const code = reason._tag === "InsufficientScope"
     ? "insufficient_scope"
     : reason._tag === "MissingCredentials"
     ? undefined
     : "invalid_token"
-  const scopes = reason._tag === "InsufficientScope" ? reason.requiredScopes.filter(isScope) : settings.requiredScopes
   const parameters = [
-    ...code === undefined ? [] : [`error="${code}"`, `error_description="${error.message}"`],
+    ...code === undefined ? [] : [`error="${code}"`, `error_description="${message}"`],
     ...scopes.length === 0 ? [] : [`scope="${scopes.join(" ")}"`],
     ...settings.metadataUrl === undefined ? [] : [`resource_metadata="${settings.metadataUrl}"`]
   ]
@@ -109,12 +112,19 @@ const challenge = (error: AuthError.AuthError, schemes: ReadonlyArray<string>, s
   ).join(", ")
 }
 
-/** The response to a refusal. */
+/** The response to a refusal of a caller. One who has shown nothing lacks a credential first, whatever scope it must have. */
 export const answer = (
-  error: AuthError.AuthError,
+  refusal: AuthError.AuthError,
   authenticator: Authenticator.Service,
-  settings: Settings
+  settings: Settings,
+  isAnonymous = false
 ): HttpServerResponse.HttpServerResponse => {
+  const { reason } = refusal
+  // What the server asks of everybody as well: a client that gets a token for the tool alone would be back here with it.
+  const scopes = reason._tag === "InsufficientScope"
+    ? [...new Set([...settings.requiredScopes, ...reason.requiredScopes.filter(isScope)])]
+    : settings.requiredScopes
+  const error = isAnonymous && reason._tag === "InsufficientScope" ? AuthError.refused("MissingCredentials") : refusal
   const status = statusOf(error)
   // A 401 must name a scheme (RFC 9110, 15.5.2), also where callers show nothing but a key of their own kind.
   const schemes = authenticator.schemes.length === 0
@@ -125,7 +135,7 @@ export const answer = (
     status,
     headers: {
       "cache-control": "no-store",
-      ...isChallenge ? { "www-authenticate": challenge(error, schemes, settings) } : {}
+      ...isChallenge ? { "www-authenticate": challenge(error, schemes, scopes, settings) } : {}
     }
   })
 }
