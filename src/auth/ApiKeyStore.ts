@@ -14,7 +14,7 @@ import * as Schema from "effect/Schema"
 import { hmacSha256Hex, sha256Hex } from "../internal/hash.ts"
 import * as Check from "../internal/options.ts"
 import type * as Identity from "./Identity.ts"
-import { isHash, isMisspelt, metadataOf } from "./internal/apiKey.ts"
+import { isHash, isMisspelt, metadataOf, namesOf } from "./internal/apiKey.ts"
 import { type Digested, digestOfHex, makeKeyIndex } from "./internal/keyIndex.ts"
 
 /**
@@ -166,14 +166,6 @@ export const checkPepper = (
   return pepper
 }
 
-const list = (where: string, name: string, values: ReadonlyArray<string> | undefined): ReadonlyArray<string> => {
-  if (values === undefined) return []
-  if (!Array.isArray(values) || !values.every((value) => typeof value === "string" && value.length > 0)) {
-    throw new TypeError(`${where}: ${name} must be an array of non-empty strings`)
-  }
-  return Object.freeze([...values])
-}
-
 /** @internal What a store keeps of a registration. Throws for one that makes no sense. */
 export const toRecord = (
   where: string,
@@ -213,8 +205,8 @@ export const toRecord = (
     hash: hash ?? hashKey(key!, pepper),
     principal,
     tenant,
-    roles: list(field, "roles", registration.roles),
-    scopes: list(field, "scopes", registration.scopes),
+    roles: namesOf(field, "roles", registration.roles),
+    scopes: namesOf(field, "scopes", registration.scopes),
     metadata: metadataOf(field, registration.metadata),
     notBefore,
     expiresAt

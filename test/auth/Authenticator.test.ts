@@ -42,8 +42,42 @@ describe("Authenticator", () => {
           )
           assert.strictEqual(yield* identify(all, { a: "ada" }), "ada")
           assert.strictEqual(yield* identify(all, { c: "carol" }), "carol")
-          assert.strictEqual(yield* identify(all, { c: "carol", b: "bob" }), "bob")
           assert.strictEqual(yield* identify(all, {}), "MissingCredentials")
+        }))
+
+      it.effect("fails for good credentials of two callers, and takes two of one caller", () =>
+        Effect.gen(function*() {
+          const given = (name: string, identity: Identity.Options) =>
+            Authenticator.make({
+              authenticate: (headers) =>
+                Effect.andThen(
+                  slow ? Effect.yieldNow : Effect.void,
+                  Effect.succeed(headers[name] === undefined ? Option.none() : Option.some(Identity.make(identity)))
+                )
+            })
+          const judge = (one: Identity.Options, other: Identity.Options) =>
+            Effect.gen(function*() {
+              const answers = [
+                yield* identify(Authenticator.firstOf(given("a", one), given("b", other)), { a: "1", b: "1" }),
+                yield* identify(Authenticator.firstOf(given("b", other), given("a", one)), { a: "1", b: "1" })
+              ]
+              assert.strictEqual(answers[0], answers[1])
+              return answers[0]
+            })
+          const ada = { principal: "ada", tenant: "acme", issuer: "https://a.example" }
+          assert.strictEqual(yield* judge(ada, { ...ada, method: "other", roles: ["admin"] }), "ada")
+          assert.strictEqual(yield* judge(ada, { ...ada, issuer: undefined }), "ada")
+          for (
+            const other of [
+              { principal: "bob" },
+              { tenant: "globex" },
+              { tenant: undefined },
+              { issuer: "https://b.example" }
+            ]
+          ) assert.strictEqual(yield* judge(ada, { ...ada, ...other }), "InvalidCredentials", JSON.stringify(other))
+          const all = Authenticator.firstOf(of("a", slow).authenticator, of("b").authenticator)
+          assert.strictEqual(yield* identify(all, { a: "ada", b: "bob" }), "InvalidCredentials")
+          assert.strictEqual(yield* identify(all, { a: "ada", b: "ada" }), "ada")
         }))
 
       it.effect("fails for a bad credential wherever it stands, and whatever good one stands beside it", () =>

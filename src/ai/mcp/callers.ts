@@ -9,6 +9,7 @@ import type * as HttpServerRequest from "effect/http/HttpServerRequest"
 import { identify, type Service } from "../../auth/Authenticator.ts"
 import * as AuthError from "../../auth/AuthError.ts"
 import { CurrentIdentity, type Identity } from "../../auth/Identity.ts"
+import { sentHeaders } from "../../auth/internal/sentHeaders.ts"
 import { RequestHeaders } from "../../ToolCall.ts"
 import { httpRequest } from "./request.ts"
 
@@ -20,8 +21,8 @@ export const callerOf = (
   Effect.withFiber((fiber) => {
     const known = Context.getOrUndefined(fiber.context as Context.Context<CurrentIdentity>, CurrentIdentity)
     if (known !== undefined) return unexpired(known)
-    const isHttp = httpRequest(fiber.context) !== undefined
-    const headers = isHttp ? options.headers : fiber.getRef(RequestHeaders) ?? {}
+    const http = httpRequest(fiber.context)
+    const headers = http === undefined ? fiber.getRef(RequestHeaders) ?? {} : sentHeaders(http, options.headers)
     return Effect.flatMap(identify(authenticator, headers), unexpired)
   })
 

@@ -8,6 +8,7 @@ import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import * as Option from "effect/Option"
 import type * as Tracer from "effect/Tracer"
+import { sentHeaders } from "../../auth/internal/sentHeaders.ts"
 import { CacheMode } from "../../cache/CacheMiddleware.ts"
 import { CurrentPeer } from "../../limit/RateLimit.ts"
 import { CurrentMcpRequest, type McpRequest } from "../../observe/McpRequest.ts"
@@ -94,7 +95,7 @@ export const withRequest = <R>(
   const reporter = server === undefined ? undefined : reporterOf(server, requestMetadata)
   if (reporter !== undefined) seen = Context.add(seen, ProgressReporter, reporter)
   return http === undefined ? seen : seen.pipe(
-    Context.add(RequestHeaders, options.headers),
+    Context.add(RequestHeaders, sentHeaders(http, options.headers)),
     // Unless somebody who knows the proxies in between has said it before.
     Context.add(CurrentPeer, Context.get(context, CurrentPeer) ?? Option.getOrUndefined(http.remoteAddress))
   )

@@ -83,3 +83,16 @@ export const metadataOf = (field: string, metadata: unknown): Readonly<Record<st
   if (!isObject(copy)) throw new TypeError(`${field}: metadata must be an object that has a JSON form`)
   return copy
 }
+
+/** A copy of the roles or scopes that a key is registered with. */
+export const namesOf = (
+  where: string,
+  name: string,
+  values: ReadonlyArray<string> | undefined
+): ReadonlyArray<string> => {
+  if (values === undefined) return []
+  if (!Array.isArray(values) || !values.every((value) => typeof value === "string" && value.length > 0)) {
+    throw new TypeError(`${where}: ${name} must be an array of non-empty strings`)
+  }
+  return Object.freeze([...values])
+}

@@ -6,7 +6,7 @@ import type { RequestHeadersInput } from "../../ToolCall.ts"
 import type { Service } from "../Authenticator.ts"
 import * as AuthError from "../AuthError.ts"
 import * as Identity from "../Identity.ts"
-import { header } from "./credentials.ts"
+import { type Found, header } from "./credentials.ts"
 
 // Asking code that may be anybody's, so that nothing it does lets a caller in.
 
@@ -22,11 +22,28 @@ export const callerOf = (authenticator: Service, answer: Answer): Identity.Ident
   return found._tag === "Some" ? found.value : AuthError.refused("MissingCredentials")
 }
 
-// An answer that can be used, or `undefined` for what is none.
-const checked = (answer: Option.Option<Identity.Identity>, headers: RequestHeadersInput): Answer | undefined => {
-  if (answer._tag === "Some") return answer
-  if (answer._tag !== "None") return undefined
-  return header(headers, "authorization") === undefined ? answer : AuthError.refused("InvalidCredentials")
+// Says whether one of the authenticators has read the `Authorization` header, if there is one.
+const isRead = (schemes: ReadonlyArray<string>, value: Found): boolean => {
+  if (typeof value !== "string") return value === undefined
+  for (const scheme of schemes) {
+    // Most clients write the scheme as it is registered.
+    if (value.startsWith(scheme) && value.charCodeAt(scheme.length) === 32) return true
+  }
+  const said = /^[A-Za-z0-9!#$%&'*+\-.^_`|~]+/.exec(value)?.[0].toLowerCase()
+  return schemes.some((scheme) => scheme.toLowerCase() === said)
+}
+
+// An answer that can be used, or `undefined` for what is none. A credential that nobody has looked at is a bad one, also
+// beside a good one of another kind.
+const checked = (
+  { schemes }: Service,
+  answer: Option.Option<Identity.Identity>,
+  headers: RequestHeadersInput
+): Answer | undefined => {
+  if (answer._tag !== "Some" && answer._tag !== "None") return undefined
+  return isRead(answer._tag === "Some" ? schemes : [], header(headers, "authorization"))
+    ? answer
+    : AuthError.refused("InvalidCredentials")
 }
 
 /** The answer of an authenticator where it is there already; `undefined` sends the caller to `find`. */
@@ -40,7 +57,9 @@ export const findNow = (
   try {
     // Only our own authenticators have it, whose identities need not be looked at again.
     const answer = now(headers, fiber)
-    return answer === undefined || answer instanceof AuthError.AuthError ? answer : checked(answer, headers)
+    return answer === undefined || answer instanceof AuthError.AuthError
+      ? answer
+      : checked(authenticator, answer, headers)
   } catch {
     // It will be thrown again where it is told to the operator.
     return undefined
@@ -54,7 +73,7 @@ export const find = (
 ): Effect.Effect<Option.Option<Identity.Identity>, AuthError.AuthError> =>
   failClosed("authenticator", () => authenticator.authenticate(headers), (found) => {
     if (found._tag === "Some" && !Identity.isIdentity(found.value)) return undefined
-    const answer = checked(found, headers)
+    const answer = checked(authenticator, found, headers)
     return answer === undefined
       ? undefined
       : answer instanceof AuthError.AuthError

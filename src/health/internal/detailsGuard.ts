@@ -4,6 +4,7 @@ import type * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as Authenticator from "../../auth/Authenticator.ts"
 import * as Authorizer from "../../auth/Authorizer.ts"
 import { CurrentIdentity, type Identity, isAnonymous } from "../../auth/Identity.ts"
+import { sentHeaders } from "../../auth/internal/sentHeaders.ts"
 import * as ToolMeta from "../../ToolMeta.ts"
 
 /** What rules about the details of health are written for. */
@@ -26,7 +27,7 @@ export const authorizedGuard: Effect.Effect<Guard, never, Authenticator.Authenti
       Effect.contextWith((context: Context.Context<never>) => {
         // Where an edge has authenticated, it has looked at more than the headers.
         const known = Context.getOrUndefined(context as Context.Context<CurrentIdentity>, CurrentIdentity)
-        return known === undefined ? Authenticator.identify(authenticator, request.headers) : Effect.succeed(known)
+        return known === undefined ? Authenticator.identify(authenticator, sentHeaders(request)) : Effect.succeed(known)
       })
     const mayRead = (identity: Identity): Effect.Effect<boolean> => {
       if (isAnonymous(identity)) return Effect.succeed(false)
