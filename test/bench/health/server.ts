@@ -1,0 +1,46 @@
+/**
+ * `node server.ts bare` answers every request as `/healthz` does, with `node:http` alone; `node server.ts routes` serves
+ * `HealthRoutes`. Both print their port.
+ */
+import { NodeHttpServer } from "@effect/platform-node"
+import { Effect, Layer } from "effect"
+import { HealthCheck, HealthRegistry, HealthRoutes } from "effect-toolops/health"
+import { HttpRouter, HttpServer } from "effect/http"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
+
+const body = "{\"status\":\"healthy\"}\n"
+
+const bare = () => {
+  const server = createServer((_request, response) => {
+    response.writeHead(200, {
+      "content-type": "application/json",
+      "content-length": Buffer.byteLength(body),
+      "cache-control": "no-store"
+    })
+    response.end(body)
+  })
+  server.listen(0, "127.0.0.1", () => console.log((server.address() as AddressInfo).port))
+}
+
+const routes = () => {
+  const Checks = HealthRegistry.layerCheck(HealthCheck.make({ name: "always", check: Effect.void }))
+  const Told = Layer.effectDiscard(Effect.map(HttpServer.HttpServer, ({ address }) => {
+    if ("port" in address) console.log(address.port)
+  }))
+  const Server = HttpRouter.serve(
+    HealthRoutes.layer().pipe(Layer.provide(Checks), Layer.provide(HealthRegistry.layer)),
+    {
+      disableListenLog: true,
+      disableLogger: true
+    }
+  )
+  Effect.runFork(Layer.launch(
+    Layer.merge(Told, Server).pipe(
+      Layer.provide(NodeHttpServer.layerServer(() => createServer(), { port: 0, host: "127.0.0.1" }))
+    )
+  ))
+}
+
+if (process.argv[2] === "bare") bare()
+else routes()
