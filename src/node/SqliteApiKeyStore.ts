@@ -15,7 +15,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
-import { closeSync, openSync } from "node:fs"
+import { closeSync, constants, fstatSync, openSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import * as ApiKey from "../auth/ApiKey.ts"
 import * as Check from "../internal/options.ts"
@@ -23,7 +23,8 @@ import * as Check from "../internal/options.ts"
 /**
  * What `layer` takes.
  *
- * - `path`: the file. Its folder must exist. It is made with mode 0600.
+ * - `path`: the file. Its folder must exist. It is made with mode 0600. A symbolic link, a file that others may write, and
+ *   a database of another program are refused and left as they are.
  * - `pepper`: see `ApiKey.Options`. Needed here for registrations by `key`. Default none.
  * - `busyTimeout`: how long to wait for another process's change, on the event loop. Default 250 ms.
  *
@@ -41,6 +42,9 @@ const check = (where: string, options: Options) => {
   if (typeof options.path !== "string" || options.path.length === 0) {
     throw new TypeError(`${where}: path must be a non-empty string`)
   }
+  if (options.path === ":memory:" || /^file:/i.test(options.path)) {
+    throw new TypeError(`${where}: path must be the path of a file; ApiKey.layerMemory keeps keys in memory`)
+  }
   return {
     where,
     path: options.path,
@@ -52,18 +56,48 @@ const check = (where: string, options: Options) => {
 type Settings = ReturnType<typeof check>
 
 const version = 1
+// What SQLite calls the number by which a program knows its files: `tkey` in ASCII.
+const applicationId = 0x746b6579
+
+// SQLite would make the file readable for others, and open whatever a link leads to.
+const prepareFile = (path: string): void => {
+  const noFollow = constants.O_NOFOLLOW as number | undefined
+  const file = openSync(path, constants.O_RDWR | constants.O_CREAT | (noFollow ?? 0), 0o600)
+  try {
+    const { mode } = fstatSync(file)
+    if ((mode & constants.S_IFMT) !== constants.S_IFREG) throw new Error("the path is not of a file")
+    // Who may write the file may let anybody in. Windows has other rights, which these bits say nothing of.
+    if (process.platform !== "win32" && (mode & 0o022) !== 0) throw new Error("others may write the file")
+  } finally {
+    closeSync(file)
+  }
+}
+
+// Nothing is written before the file is known to be ours, or nobody's.
+const checkOwner = (database: DatabaseSync): void => {
+  const numberOf = (sql: string): number => Number(Object.values(database.prepare(sql).get() ?? {})[0])
+  const owner = numberOf("PRAGMA application_id")
+  const found = numberOf("PRAGMA user_version")
+  if (owner === applicationId) {
+    if (found !== version) throw new Error(`the file has version ${found} of its tables`)
+  } else if (owner !== 0 || found !== 0 || numberOf("SELECT count(*) FROM sqlite_master") !== 0) {
+    throw new Error("the file is of another program")
+  }
+}
 
 const open = ({ busyMillis, path }: Settings): DatabaseSync => {
-  // SQLite would make the file readable for others.
-  closeSync(openSync(path, "a", 0o600))
+  prepareFile(path)
   const database = new DatabaseSync(path, { timeout: Math.ceil(busyMillis) })
   try {
+    checkOwner(database)
     database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
-    const found = database.prepare("PRAGMA user_version").get()?.user_version
-    if (found !== 0 && found !== version) throw new Error(`the file has version ${String(found)} of its tables`)
+    // In one step, so that another process finds either nothing or a file of ours.
     database.exec(`
+      BEGIN IMMEDIATE;
       CREATE TABLE IF NOT EXISTS api_keys (hash TEXT PRIMARY KEY, id TEXT NOT NULL UNIQUE, data TEXT NOT NULL) STRICT;
-      PRAGMA user_version = ${version}
+      PRAGMA application_id = ${applicationId};
+      PRAGMA user_version = ${version};
+      COMMIT
     `)
     return database
   } catch (error) {

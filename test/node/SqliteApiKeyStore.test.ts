@@ -63,14 +63,105 @@ describe("SqliteApiKeyStore", () => {
       const damaged = file()
       Fs.writeFileSync(damaged, "no database ".repeat(100))
       const later = file()
-      const database = new DatabaseSync(later)
-      database.exec("PRAGMA user_version = 2")
+      yield* Effect.scoped(open(later))
+      const made = (path: string, sql: string) => {
+        const database = new DatabaseSync(path)
+        database.exec(sql)
+        database.close()
+        Fs.chmodSync(path, 0o600)
+        return path
+      }
+      const refused = [
+        damaged,
+        made(later, "PRAGMA journal_mode = DELETE; PRAGMA user_version = 2"),
+        made(file(), "PRAGMA user_version = 1"),
+        made(file(), "PRAGMA application_id = 77"),
+        made(file(), "CREATE TABLE theirs (x)"),
+        made(file(), "CREATE TABLE api_keys (hash TEXT, id TEXT, data TEXT); PRAGMA user_version = 1")
+      ]
+      for (const path of refused) {
+        const before = Fs.readFileSync(path, "latin1")
+        const error = yield* Effect.flip(Effect.scoped(open(path)))
+        assert.strictEqual(error.reason._tag, "StoreUnavailable", path)
+        assert.strictEqual(Fs.readFileSync(path, "latin1"), before, path)
+        assert.isFalse(Fs.existsSync(`${path}-wal`), path)
+      }
+      const nowhere = yield* Effect.flip(Effect.scoped(open(Path.join(folder, "not/there.db"))))
+      assert.strictEqual(nowhere.reason._tag, "StoreUnavailable")
+    }))
+
+  it.effect("knows its own file again, and takes an empty one", () =>
+    Effect.gen(function*() {
+      const path = file()
+      Fs.writeFileSync(path, "", { mode: 0o600 })
+      yield* Effect.scoped(open(path))
+      yield* Effect.scoped(open(path))
+      const database = new DatabaseSync(path)
+      assert.deepStrictEqual({ ...database.prepare("PRAGMA application_id").get() }, { application_id: 0x746b6579 })
       database.close()
-      for (const path of [damaged, later, Path.join(folder, "not/there.db")]) {
+    }))
+
+  it.effect("refuses a file that others may write, a symbolic link, and what is no file", () =>
+    Effect.gen(function*() {
+      const writable = file()
+      yield* Effect.scoped(open(writable))
+      const link = file()
+      Fs.symlinkSync(writable, link)
+      const cases: ReadonlyArray<readonly [string, () => void]> = [
+        [writable, () => Fs.chmodSync(writable, 0o620)],
+        [writable, () => Fs.chmodSync(writable, 0o602)],
+        [link, () => Fs.chmodSync(writable, 0o600)],
+        [folder, () => undefined]
+      ]
+      for (const [path, prepare] of cases) {
+        prepare()
         const error = yield* Effect.flip(Effect.scoped(open(path)))
         assert.strictEqual(error.reason._tag, "StoreUnavailable", path)
       }
-      assert.strictEqual(Fs.readFileSync(damaged, "utf8"), "no database ".repeat(100))
+      yield* Effect.scoped(open(writable))
+    }))
+
+  it.effect("has every change on the disk before it is reported, and waits for others as long as it is told", () =>
+    Effect.gen(function*() {
+      const path = file()
+      const connections = new Set<DatabaseSync>()
+      const prepare = DatabaseSync.prototype.prepare
+      DatabaseSync.prototype.prepare = function(this: DatabaseSync, ...given) {
+        connections.add(this)
+        return prepare.apply(this, given)
+      }
+      const build = (busyTimeout: number) =>
+        Effect.map(
+          Layer.build(SqliteApiKeyStore.layer({ path, busyTimeout })),
+          (context) => Context.get(context, ApiKey.ApiKeyStore)
+        )
+      const patient = yield* Effect.ensuring(
+        build(300),
+        Effect.sync(() => {
+          DatabaseSync.prototype.prepare = prepare
+        })
+      )
+      const [connection] = connections
+      // 2 is FULL: with less, a revocation that was reported may be gone after a power cut.
+      assert.deepStrictEqual({ ...connection!.prepare("PRAGMA synchronous").get() }, { synchronous: 2 })
+      assert.deepStrictEqual({ ...connection!.prepare("PRAGMA journal_mode").get() }, { journal_mode: "wal" })
+
+      const hasty = yield* build(0)
+      const other = new DatabaseSync(path)
+      other.exec("BEGIN IMMEDIATE")
+      const waited = (keys: ApiKey.ApiKeyStore["Service"]) =>
+        Effect.gen(function*() {
+          const start = performance.now()
+          const error = yield* Effect.flip(keys.register({ id: "a", key, principal: "ada" }))
+          assert.strictEqual(error.reason._tag, "StoreUnavailable")
+          return performance.now() - start
+        })
+      const long = yield* waited(patient)
+      assert.isAtLeast(long, 250)
+      assert.isBelow(yield* waited(hasty), long)
+      other.exec("ROLLBACK")
+      other.close()
+      yield* patient.register({ id: "a", key, principal: "ada" })
     }))
 
   it.effect("takes no row for a key that makes no sense", () =>
@@ -92,7 +183,9 @@ describe("SqliteApiKeyStore", () => {
     }))
 
   it("refuses options that make no sense", () => {
-    assert.throws(() => SqliteApiKeyStore.layer({ path: "" }), /path/)
+    for (const path of ["", ":memory:", "file:keys.db", "FILE:keys.db?mode=memory"]) {
+      assert.throws(() => SqliteApiKeyStore.layer({ path }), /path/)
+    }
     assert.throws(() => SqliteApiKeyStore.layer({ path: "a", busyTimeout: -1 }), /busyTimeout/)
   })
 })
