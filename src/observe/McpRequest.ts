@@ -8,7 +8,9 @@
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
 import type * as Tracer from "effect/Tracer"
+import { visible } from "./internal/spans.ts"
 
 /**
  * What is told of the MCP request that is being answered.
@@ -39,3 +41,32 @@ export const CurrentMcpRequest: Context.Reference<McpRequest | undefined> = Cont
   "effect-toolops/observe/McpRequest",
   { defaultValue: () => undefined }
 )
+
+/**
+ * What goes into `params._meta` of a request to an MCP server, so that it continues the trace that it is sent in: the
+ * `traceparent` of W3C Trace Context, as the protocol asks for it without a prefix. Nothing outside of a span.
+ *
+ * **Gotchas**
+ *
+ * For clients that let you write `_meta`. `McpClient` of `effect/ai` does not, and over HTTP sends the header instead.
+ *
+ * **Example** (Calling a server with another client)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { McpRequest } from "effect-toolops/observe"
+ *
+ * const params = Effect.map(McpRequest.traceMetadata, (meta) => ({ name: "search", arguments: {}, _meta: meta }))
+ * const { _meta } = await Effect.runPromise(Effect.withSpan(params, "agent"))
+ * _meta.traceparent?.length // => 55
+ * ```
+ *
+ * @category propagation
+ * @since 0.1.0
+ */
+export const traceMetadata: Effect.Effect<{ readonly traceparent?: string }> = Effect.withFiber((fiber) => {
+  const span = visible(fiber.cache.span)
+  return Effect.succeed(
+    span === undefined ? {} : { traceparent: `00-${span.traceId}-${span.spanId}-${span.sampled ? "01" : "00"}` }
+  )
+})

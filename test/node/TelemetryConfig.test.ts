@@ -144,6 +144,17 @@ describe("Telemetry.layer", () => {
     }))
 })
 
+describe("Telemetry.layerLight", () => {
+  it.effect("tells the same mistakes by the same reasons", () =>
+    Effect.gen(function*() {
+      assert.strictEqual(yield* reasonOf(Telemetry.layerLight({ ...good, serviceName: " " })), "MissingServiceName")
+      assert.strictEqual(yield* reasonOf(Telemetry.layerLight({ ...good, endpoint: "" })), "EndpointNotConfigured")
+      assert.strictEqual(yield* reasonOf(Telemetry.layerLight({ ...good, endpoint: "a b" })), "InvalidEndpoint")
+      const wrong: any = { ...good, tracing: {} }
+      assert.throws(() => Telemetry.layerLight(wrong), /unknown option "tracing"/)
+    }))
+})
+
 describe("Telemetry.layerConfig", () => {
   it.effect("takes what it is told from the configuration, mistakes too", () => {
     const layer = Telemetry.layerConfig({

@@ -119,6 +119,17 @@ describe("ObserveMiddleware", () => {
     )
   })
 
+  it.effect("hands the trace on in the metadata of a request to another server, sampled or not", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* McpRequest.traceMetadata, {})
+      for (const [sampled, flag] of [[true, "01"], [false, "00"]] as const) {
+        const parent = Tracer.externalSpan({ traceId: "a".repeat(32), spanId: "b".repeat(16), sampled })
+        assert.deepStrictEqual(yield* Effect.withParentSpan(McpRequest.traceMetadata, parent), {
+          traceparent: `00-${"a".repeat(32)}-${"b".repeat(16)}-${flag}`
+        })
+      }
+    }))
+
   it.effect("lets what a handler does be a child of the execution, and restores the context afterwards", () => {
     const { run, spans } = observed()
     return Effect.gen(function*() {
