@@ -73,8 +73,6 @@ const resolve = (where: string, options: Options): Settings => {
   }
 }
 
-const spentHere = "redis"
-
 const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore["Service"] => {
   const { onStoreError, prefix } = settings
   const local = new Buckets(settings.maxKeys)
@@ -125,7 +123,7 @@ const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore
           // The call was decided without this answer, so what it spent is given back.
           (reply) => {
             const copies = takes.map((take) => new Take(take.shape, take.key, take.cost))
-            return Scripts.settle(copies, reply, spend, spentHere) !== refused && spend
+            return Scripts.settle(copies, reply, spend) !== refused && spend
               ? Effect.asVoid(Effect.exit(Scripts.run(redis, refundScript, Scripts.refundArguments(prefix, copies))))
               : Effect.void
           },
@@ -136,7 +134,7 @@ const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore
         (reply) => {
           const now = monotonicMillis(fiber)
           if (reply !== undefined) {
-            const wait = Scripts.settle(takes, reply, spend, spentHere)
+            const wait = Scripts.settle(takes, reply, spend)
             if (onStoreError === "local") {
               ahead = Scripts.aheadOf(reply, now)
               local.learn(takes, now)
@@ -160,10 +158,10 @@ const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore
     peek: (takes, maxWaitMillis) => decide(takes, maxWaitMillis, false),
     refund: (takes) =>
       Effect.withFiber((fiber) => {
-        const there = takes.filter((take) => take.spentUntil !== 0 && take.spentFrom === spentHere)
+        const there = takes.filter(Scripts.isSpentThere)
         for (const take of takes) {
           // What Redis has been charged with by now stays spent there.
-          if (take.spentFrom !== spentHere) owed.giveBack(take, local.giveBack(take, monotonicMillis(fiber)))
+          if (!Scripts.isSpentThere(take)) owed.giveBack(take, local.giveBack(take, monotonicMillis(fiber)))
         }
         if (there.length === 0) return Effect.void
         const command = giveBack(Scripts.refundArguments(prefix, there))

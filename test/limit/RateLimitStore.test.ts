@@ -144,6 +144,49 @@ describe("RateLimitStore.layerMemory", () => {
       }
     }))
 
+  it.effect("never has a bucket fuller than it would be without what was refunded", () =>
+    Effect.gen(function*() {
+      const store = yield* RateLimitStore.RateLimitStore
+      const { next } = Random.make(11)
+      const bucket = shape("refunding", 8, 800)
+      let now = 0
+      let lost = 0
+      for (let round = 0; round < 200; round++) {
+        const key = `refunding|${round % 3}`
+        let held: Array<{ readonly at: number; readonly take: RateLimitStore.Take }> = []
+        const kept = new Set<(typeof held)[number]>()
+        const debt = () =>
+          Math.max(0, [...kept].reduce((full, { at, take }) => Math.max(full, at) + take.cost * 100, 0) - now)
+        for (let i = 0; i < 50; i++) {
+          const step = Math.floor(next() ** 3 * 400)
+          now += step
+          yield* TestClock.adjust(step)
+          const take = takeOf(bucket, key, 1 + Math.floor(next() * 3))
+          if ((yield* store.consume([take], 0)) === 0) {
+            const one = { at: now, take }
+            held.push(one)
+            kept.add(one)
+          }
+          if (next() < 0.5) continue
+          const gone = held.filter(() => next() < 0.4)
+          held = held.filter((one) => !gone.includes(one))
+          if (next() < 0.5) gone.reverse()
+          for (const one of gone) {
+            kept.delete(one)
+            yield* store.refund([one.take])
+          }
+          const seen = takeOf(bucket, key, 0)
+          yield* store.peek([seen], 0)
+          assert.isAtLeast(seen.resetAfterMillis, debt() - 0.001, `round ${round}, step ${i}`)
+          lost += seen.resetAfterMillis - debt()
+        }
+        // Some rounds begin with a bucket that is full and has not been forgotten, others with a new one.
+        now += 1000
+        yield* TestClock.adjust(1000)
+      }
+      assert.isBelow(lost / 200 / 50, 100, "half a token at a time is lost on the average, with refunds in any order")
+    }).pipe(Effect.provide(RateLimitStore.layerMemory())))
+
   it.effect("is bounded under a million callers, keeps who is active, and lets the rest go", () =>
     Effect.gen(function*() {
       const maxKeys = 50_000

@@ -204,6 +204,54 @@ export const suite = (backend: Backend): void => {
         assert.strictEqual(yield* store.peek([takeOf(bucket, key, 1)], 0), RateLimitStore.refused)
       }))
 
+    // What a bucket of 10 tokens, one each 400 ms, grants at most within the time that a busy machine takes.
+    const slow = shape("slow", 10, 4000)
+
+    for (
+      const [what, refunds, pause] of [
+        ["when the bucket has been full in between", 5, 2010],
+        ["when it has nearly been full in between", 5, 1790]
+      ] as const
+    ) {
+      effect(`never exceeds the limit by a late refund ${what}`, (store) =>
+        Effect.gen(function*() {
+          const key = uniqueKey()
+          const first: Array<RateLimitStore.Take> = []
+          for (let i = 0; i < 10; i++) {
+            const take = takeOf(slow, key, 1)
+            assert.strictEqual(yield* store.consume([take], 0), 0)
+            first.push(take)
+          }
+          const start = performance.now()
+          yield* store.refund(first.slice(0, refunds))
+          yield* backend.wait(pause)
+          let passed = 0
+          const again = Effect.gen(function*() {
+            while ((yield* store.consume([takeOf(slow, key, 1)], 0)) !== RateLimitStore.refused) passed += 1
+          })
+          yield* again
+          for (const take of first.slice(refunds)) yield* store.refund([take])
+          yield* again
+          const unasked = Math.max(0, performance.now() - start - pause)
+          assert.isAtMost(passed, 10 + Math.ceil(unasked / 400))
+          assert.isAtLeast(passed, 9)
+        }))
+    }
+
+    for (const [order, indexes] of [["first", [0, 1, 2, 3, 4]], ["last", [4, 3, 2, 1, 0]]] as const) {
+      effect(`gives everything back when the ${order} comes first`, (store) =>
+        Effect.gen(function*() {
+          const bucket = shape("a", 5, hour)
+          const key = uniqueKey()
+          const takes = indexes.map(() => takeOf(bucket, key, 1))
+          for (const take of takes) yield* store.consume([take], 0)
+          for (const i of indexes) yield* store.refund([takes[i]!])
+          const left = takeOf(bucket, key, 0)
+          yield* store.peek([left], 0)
+          assert.strictEqual(left.remaining, 5)
+        }))
+    }
+
     for (
       const [what, after] of [
         ["raised", shape("a", 100, 10 * hour, { burst: 1000 })],

@@ -105,9 +105,14 @@ describe.skipIf(url === "")("RedisRateLimitStore", () => {
       const minute = shape("minute", 60, 60_000)
       yield* one.consume([take(minute, key, 60)], 0)
       // What a bucket looks like that was written when the clock was an hour ahead.
-      const [full = "", span = "", written = ""] = (yield* client.send<string>("GET", `${prefix}${key}`)).split(" ")
-      const ahead = 3_600_000_000
-      yield* client.send("SET", `${prefix}${key}`, `${Number(full) + ahead} ${span} ${Number(written) + ahead}`)
+      const [full = "", span = "", written = "", since = "", refunded = ""] =
+        (yield* client.send<string>("GET", `${prefix}${key}`)).split(" ")
+      const later = (moment: string) => String(Number(moment) + 3_600_000_000)
+      yield* client.send(
+        "SET",
+        `${prefix}${key}`,
+        [later(full), span, later(written), later(since), refunded].join(" ")
+      )
       const next = take(minute, key)
       assert.strictEqual(yield* one.consume([next], 0), RateLimitStore.refused)
       assert.isAtMost(next.retryAfterMillis, 1000)
@@ -119,7 +124,7 @@ describe.skipIf(url === "")("RedisRateLimitStore", () => {
     Effect.gen(function*() {
       const one = yield* store(url)
       const client = yield* redis
-      for (const garbage of ["", "nonsense", "1", "nan nan nan", "1e999 1 1e999 1"]) {
+      for (const garbage of ["", "nonsense", "1", "nan nan nan", "1e999 1 1e999 1", "1 2 3 4", "a b c d e"]) {
         const key = uniqueKey()
         yield* client.send("SET", `${prefix}${key}`, garbage)
         assert.strictEqual(yield* one.consume([take(hourly, key, 5)], 0), 0, garbage)

@@ -20,13 +20,29 @@ const smallest = 64
 /** What is noted in a take whose tokens came from a bucket that callers share. */
 export const shared = "shared"
 
+/** A bucket that callers share who came when there was no room. */
+interface Shared {
+  fullAt: number
+  refunded: number
+}
+
 /** What is common to the buckets of one limit. */
 interface Space {
   readonly index: number
   spanMillis: number
-  /** The bucket that callers share who came when there was no room. */
-  overflow: number
+  readonly overflow: Shared
+  /** The most that any of its buckets has been given back, with which new ones begin. */
+  refunded: number
 }
+
+// Time pays for takes in the order in which they came, so a take is paid for when the bucket is full again for the first
+// time after it, `spentUntil`. Refunds of takes before it bring that moment forward. So that a take need not be told,
+// `spentUntil` is noted with everything added that its bucket has ever been given back, and read with everything
+// subtracted that it has been given back by then. A bucket that has been forgotten has been full since, and begins anew
+// with so much given back that nothing is left of takes from before.
+//
+// Which of two takes came first is not kept. A take that nothing came after shortens nobody's time; any other refund is
+// taken to concern all other takes, and at worst these are given back less than they might.
 
 export class Buckets {
   readonly #maxKeys: number
@@ -34,6 +50,7 @@ export class Buckets {
   readonly #keys: Array<string> = []
   readonly #spaces = new Map<string, Space>()
   #fullAt = new Float64Array(smallest)
+  #refunded = new Float64Array(smallest)
   #spaceOf = new Uint32Array(smallest)
   #hand = 0
 
@@ -77,7 +94,7 @@ export class Buckets {
       const space = this.#spaceFor(shape, now)
       const place = this.#find(take.key)
       // A bucket that is not there is full, unless callers without one have been sharing: then it is as full as theirs.
-      const debt = Math.max(0, (place < 0 ? space.overflow : this.#fullAt[place]!) - now)
+      const debt = Math.max(0, (place < 0 ? space.overflow.fullAt : this.#fullAt[place]!) - now)
       const late = take.cost > shape.burst ? Infinity : debt + take.cost * shape.intervalMillis - shape.spanMillis
       take.resetAfterMillis = debt
       take.allowed = late <= tolerance
@@ -92,18 +109,24 @@ export class Buckets {
     const debt = take.resetAfterMillis + take.cost * take.shape.intervalMillis
     const fullAt = now + debt
     const place = take.key.place
-    if (place >= 0) this.#fullAt[place] = fullAt
-    else {
+    let refunded: number
+    if (place >= 0) {
+      this.#fullAt[place] = fullAt
+      refunded = this.#refunded[place]!
+    } else {
       const space = this.#spaceFor(take.shape, now)
-      if (this.#keys.length < this.#maxKeys) this.#insert(take.key, space, fullAt)
-      else {
-        space.overflow = fullAt
+      if (this.#keys.length < this.#maxKeys) {
+        this.#insert(take.key, space, fullAt)
+        refunded = space.refunded
+      } else {
+        space.overflow.fullAt = fullAt
+        refunded = space.overflow.refunded
         take.spentFrom = shared
       }
     }
     take.allowed = true
     take.retryAfterMillis = 0
-    take.spentUntil = fullAt
+    take.spentUntil = fullAt + refunded
     report(take, debt)
   }
 
@@ -134,16 +157,24 @@ export class Buckets {
     const space = this.#spaces.get(take.shape.name)
     // Tokens of another shape are not worth the same.
     if (spentUntil === 0 || space === undefined || space.spanMillis !== take.shape.spanMillis) return 0
+    const place = take.spentFrom === shared ? -1 : this.#find(take.key)
+    if (place < 0 && take.spentFrom !== shared) return 0
+    const fullAt = place < 0 ? space.overflow.fullAt : this.#fullAt[place]!
+    const refunded = place < 0 ? space.overflow.refunded : this.#refunded[place]!
+    const paidAt = spentUntil - refunded
     // What time has given back already is not given back again, or a late refund would exceed the limit.
-    const amount = Math.min(take.cost * take.shape.intervalMillis, spentUntil - now)
+    const amount = Math.min(take.cost * take.shape.intervalMillis, paidAt - now)
     if (amount <= 0) return 0
-    if (take.spentFrom === shared) {
-      space.overflow -= amount
+    const isLast = paidAt >= fullAt - tolerance
+    const total = isLast ? refunded : refunded + amount
+    space.refunded = Math.max(space.refunded, total)
+    if (place < 0) {
+      space.overflow.fullAt = fullAt - amount
+      space.overflow.refunded = total
       return 0
     }
-    const place = this.#find(take.key)
-    if (place < 0) return 0
-    this.#fullAt[place]! -= amount
+    this.#fullAt[place] = fullAt - amount
+    this.#refunded[place] = total
     return amount
   }
 
@@ -157,7 +188,12 @@ export class Buckets {
   #spaceFor(shape: BucketShape, now: number): Space {
     const space = this.#spaces.get(shape.name)
     if (space === undefined) {
-      const made: Space = { index: this.#spaces.size, spanMillis: shape.spanMillis, overflow: -Infinity }
+      const made: Space = {
+        index: this.#spaces.size,
+        spanMillis: shape.spanMillis,
+        overflow: { fullAt: -Infinity, refunded: 0 },
+        refunded: 0
+      }
       this.#spaces.set(shape.name, made)
       return made
     }
@@ -172,7 +208,7 @@ export class Buckets {
     for (let place = 0; place < this.#keys.length; place++) {
       if (this.#spaceOf[place] === space.index) this.#fullAt[place] = rescaled(this.#fullAt[place]!)
     }
-    space.overflow = rescaled(space.overflow)
+    space.overflow.fullAt = rescaled(space.overflow.fullAt)
     space.spanMillis = spanMillis
   }
 
@@ -190,6 +226,7 @@ export class Buckets {
     this.#keys.push(key.text)
     this.#places.set(key.text, place)
     this.#fullAt[place] = fullAt
+    this.#refunded[place] = space.refunded
     this.#spaceOf[place] = space.index
   }
 
@@ -202,17 +239,22 @@ export class Buckets {
       this.#keys[place] = moved
       this.#places.set(moved, place)
       this.#fullAt[place] = this.#fullAt[last]!
+      this.#refunded[place] = this.#refunded[last]!
       this.#spaceOf[place] = this.#spaceOf[last]!
     }
     if (this.#fullAt.length > smallest && last * 4 < this.#fullAt.length) this.#resize(this.#fullAt.length >> 1)
   }
 
   #resize(capacity: number): void {
+    const kept = Math.min(capacity, this.#keys.length)
     const fullAt = new Float64Array(capacity)
+    const refunded = new Float64Array(capacity)
     const spaceOf = new Uint32Array(capacity)
-    fullAt.set(this.#fullAt.subarray(0, Math.min(capacity, this.#keys.length)))
-    spaceOf.set(this.#spaceOf.subarray(0, Math.min(capacity, this.#keys.length)))
+    fullAt.set(this.#fullAt.subarray(0, kept))
+    refunded.set(this.#refunded.subarray(0, kept))
+    spaceOf.set(this.#spaceOf.subarray(0, kept))
     this.#fullAt = fullAt
+    this.#refunded = refunded
     this.#spaceOf = spaceOf
   }
 }
