@@ -3,7 +3,7 @@ import { Effect, Layer, Redacted, Tracer } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
 import { McpRequest, ObserveMiddleware, ToolMetrics } from "effect-toolops/observe"
 import { FetchHttpClient, HttpClient, HttpRouter, HttpServerResponse } from "effect/http"
-import { afterEach } from "vitest"
+import { afterEach, vi } from "vitest"
 import {
   accept,
   answer,
@@ -285,6 +285,29 @@ describe("Telemetry and a collector", () => {
     assert.deepStrictEqual(at.requests[0]?.body, at.requests[1]?.body)
     await telemetry.close()
     assert.deepStrictEqual(telemetry.lost(), {})
+  })
+
+  it("gives a batch up after a minute, and goes on with the next one", async () => {
+    let later = 0
+    const now = performance.now.bind(performance)
+    const clock = vi.spyOn(performance, "now").mockImplementation(() => now() + later)
+    try {
+      const at = await collector((response, request) => {
+        if (request.index > 0) return accept(response, request)
+        later = 61_000
+        return answer(502)(response, request)
+      })
+      const telemetry = startTelemetry({ endpoint: at.url, ...traces({ maxBatch: 10 }) })
+      await telemetry.spans(10, "first")
+      await until("the first attempt", () => at.requests.length > 0)
+      await telemetry.spans(10, "second")
+      await until("the second batch", () => telemetry.sent() === 10)
+      await telemetry.close()
+      assert.isTrue(at.spans().every(({ name }) => name === "second"))
+      assert.deepStrictEqual(telemetry.lost(), { unreachable: 10 })
+    } finally {
+      clock.mockRestore()
+    }
   })
 
   it("waits for slow answers when it closes, and loses nothing", async () => {
