@@ -12,11 +12,11 @@ import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Check from "../internal/options.ts"
 import { AuditError, SinkFailed, Unusable } from "./AuditError.ts"
-import { toLine } from "./AuditRecord.ts"
 import * as Chain from "./internal/auditChain.ts"
 import { checkpointsPath, type FileProblem } from "./internal/auditDisk.ts"
 import { LogFile, type Settings } from "./internal/auditLogFile.ts"
 import { open, resolve } from "./internal/auditOpen.ts"
+import { toPayload } from "./internal/auditPayload.ts"
 import { AuditLog, optionNames, type Options } from "./internal/auditService.ts"
 import * as Verify from "./internal/auditVerify.ts"
 
@@ -80,7 +80,7 @@ const checkKey = (where: string, key: unknown, algorithm: Algorithm, canProve: b
   }
   try {
     const chain = Chain.make(algorithm, redacted, "log")
-    if (canProve) chain.line(chain.genesis, `{"version":1}`)
+    if (canProve) chain.line(chain.genesis(""), `{"version":1}`)
   } catch {
     throw new TypeError(`${where}: key must be an Ed25519 ${canProve ? "private " : ""}key in PEM form`)
   }
@@ -97,6 +97,8 @@ const resolveFile = (where: string, options: FileOptions): Settings & { readonly
   Check.known(`${where}: checkpoints`, checkpoints, ["every", "interval", "path"])
   const path = pathOf(where, "path", options.path)
   const algorithm = algorithmOf(where, options.algorithm)
+  const checkpointPath = pathOf(where, "checkpoints.path", checkpoints.path ?? checkpointsPath(path))
+  if (checkpointPath === path) throw new RangeError(`${where}: checkpoints.path must not be the path of the log`)
   return {
     path,
     key: checkKey(where, options.key, algorithm, true),
@@ -105,7 +107,7 @@ const resolveFile = (where: string, options: FileOptions): Settings & { readonly
     maxAgeMillis: Check.millis(where, "rotation.maxAge", rotation.maxAge ?? Infinity, { allowInfinite: true }),
     checkpointEvery: Check.integer(where, "checkpoints.every", checkpoints.every ?? 1000, 1),
     checkpointMillis: Check.millis(where, "checkpoints.interval", checkpoints.interval ?? "1 minute"),
-    checkpointPath: pathOf(where, "checkpoints.path", checkpoints.path ?? checkpointsPath(path))
+    checkpointPath
   }
 }
 
@@ -127,7 +129,7 @@ const openFile = (
     const fs = yield* FileSystem.FileSystem
     const file = yield* Effect.mapError(LogFile.open(fs, settings), unusable)
     yield* Effect.forkScoped(Effect.forever(Effect.delay(file.checkpoint, settings.checkpointMillis)))
-    return yield* open(common, { write: (records) => Effect.mapError(file.append(records.map(toLine)), failed) })
+    return yield* open(common, { write: (records) => Effect.mapError(file.append(records.map(toPayload)), failed) })
   })
 }
 
@@ -222,6 +224,8 @@ export const layerFileConfig = (
  * - `key`, `algorithm`: as the log was written with; of `ed25519` the public key. Default `hmac-sha256`.
  * - `checkpoints`: the file of checkpoints, or `false` to do without: then lines that were cut off the end are not found.
  *   Default `<path>.checkpoints`, which must exist.
+ * - `logId`: the id that the log must have, as an earlier report has told it. Without it, a log that was replaced by another
+ *   one of the same key, together with its checkpoints, is good.
  * - `firstSeq`: the number of the first line, where older files have been moved away. Default 1.
  * - `onProgress`: told after each piece how many bytes of how many have been read.
  *
@@ -232,6 +236,7 @@ export interface VerifyOptions {
   readonly key: Redacted.Redacted<string>
   readonly algorithm?: Algorithm | undefined
   readonly checkpoints?: string | false | undefined
+  readonly logId?: string | undefined
   readonly firstSeq?: number | undefined
   readonly onProgress?: ((doneBytes: number, totalBytes: number) => Effect.Effect<void>) | undefined
 }
@@ -252,9 +257,12 @@ export const verify = (
   options: VerifyOptions
 ): Effect.Effect<Verify.Report, AuditError, FileSystem.FileSystem> => {
   const where = "AuditLog.verify"
-  Check.known(where, options, ["key", "algorithm", "checkpoints", "firstSeq", "onProgress"])
+  Check.known(where, options, ["key", "algorithm", "checkpoints", "logId", "firstSeq", "onProgress"])
   const algorithm = algorithmOf(where, options.algorithm)
-  const { checkpoints } = options
+  const { checkpoints, logId } = options
+  if (logId !== undefined && !Chain.isId(logId)) {
+    throw new TypeError(`${where}: logId must be 32 hexadecimal digits in lower case`)
+  }
   const request = {
     path: pathOf(where, "path", path),
     key: checkKey(where, options.key, algorithm, false),
@@ -262,6 +270,7 @@ export const verify = (
     checkpointPath: checkpoints === false
       ? undefined
       : pathOf(where, "checkpoints", checkpoints ?? checkpointsPath(path)),
+    logId,
     firstSeq: Check.integer(where, "firstSeq", options.firstSeq ?? 1, 1),
     onProgress: options.onProgress ?? (() => Effect.void)
   }

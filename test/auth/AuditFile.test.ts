@@ -21,7 +21,19 @@ import {
   writeFileSync
 } from "node:fs"
 import { dirname, join } from "node:path"
-import { filesOf, key, linesOf, makeFolders, parse, record, secret, verify, withLog, write } from "./auditFiles.ts"
+import {
+  filesOf,
+  key,
+  linesOf,
+  logIdOf,
+  makeFolders,
+  parse,
+  record,
+  secret,
+  verify,
+  withLog,
+  write
+} from "./auditFiles.ts"
 
 const folders = makeFolders()
 afterAll(folders.remove)
@@ -52,7 +64,7 @@ describe("AuditLog.layerFile", () => {
       assert.deepStrictEqual(lines.map((line) => parse(line).seq), [1, 2, 3])
       assert.deepStrictEqual(
         lines.map((line) => parse(line).prev),
-        ["0".repeat(64), parse(lines[0]!).mac, parse(lines[1]!).mac]
+        [logIdOf(path).padEnd(64, "0"), parse(lines[0]!).mac, parse(lines[1]!).mac]
       )
       for (const [i, line] of lines.entries()) {
         const { mac, prev: _, seq: __, ...rest } = parse(line)
@@ -74,7 +86,7 @@ describe("AuditLog.layerFile", () => {
       yield* withLog(path, {}, (log) =>
         Effect.gen(function*() {
           yield* log.record(record(0))
-          assert.strictEqual(names(path).length, 2, "the log, and the lock while it is open")
+          assert.strictEqual(names(path).length, 3, "the log, and the locks of both files while they are open")
         }))
       assert.deepStrictEqual(readdirSync(dirname(path)).toSorted(), ["audit.log", "audit.log.checkpoints"])
       for (const name of readdirSync(dirname(path))) {
@@ -142,7 +154,13 @@ describe("AuditLog.layerFile", () => {
       yield* write(path, 10, 20, { key: privateKey, algorithm: "ed25519" })
       for (const one of [privateKey, publicKey]) {
         const report = yield* verify(path, { key: one, algorithm: "ed25519" })
-        assert.deepStrictEqual(report, { records: 20, files: 1, checkpoints: 2, lastSeq: 20 })
+        assert.deepStrictEqual(report, {
+          records: 20,
+          files: 1,
+          checkpoints: 2,
+          lastSeq: 20,
+          logId: logIdOf(path)
+        })
       }
       writeFileSync(path, readFileSync(path, "utf8").replace("call-7", "call-8"))
       const changed = yield* verify(path, { key: publicKey, algorithm: "ed25519" })
@@ -519,6 +537,7 @@ describe("AuditLog.layerFile", () => {
     bad({ rotation: { size: 1 } }, "unknown option \"size\"")
     bad({ checkpoints: { every: 1.5 } }, "checkpoints.every must be an integer >= 1, got 1.5")
     bad({ checkpoints: { interval: Infinity } }, "checkpoints.interval must be a duration > 0 and finite")
+    bad({ checkpoints: { path: "/tmp/x" } }, "checkpoints.path must not be the path of the log")
     bad({ mode: "sometimes" }, "mode must be one of required, best-effort")
     bad({ sync: false }, "unknown option \"sync\"")
   })

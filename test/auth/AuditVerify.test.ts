@@ -18,7 +18,19 @@ import { dirname, join } from "node:path"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import * as Random from "../support/random.ts"
-import { filesOf, key, linesOf, makeFolders, parse, record, secret, verify, withLog, write } from "./auditFiles.ts"
+import {
+  filesOf,
+  key,
+  linesOf,
+  logIdOf,
+  makeFolders,
+  parse,
+  record,
+  secret,
+  verify,
+  withLog,
+  write
+} from "./auditFiles.ts"
 import { memoryFiles } from "./memoryFiles.ts"
 
 const folders = makeFolders()
@@ -206,7 +218,13 @@ describe("AuditLog.verify", () => {
       const random = Random.make(20_261_120)
       const found = new Map<string, number>()
       const whole = yield* verifyFiles(asMap(log.files))
-      assert.deepStrictEqual(whole, { records: 18, files: log.files.length, checkpoints: 7, lastSeq: 18 })
+      assert.deepStrictEqual(whole, {
+        records: 18,
+        files: log.files.length,
+        checkpoints: 7,
+        lastSeq: 18,
+        logId: logIdOf(log.path)
+      })
       let done = 0
       while (done < 20_000) {
         const kinds = edits(log, random)
@@ -300,6 +318,25 @@ describe("AuditLog.verify", () => {
       assert.deepStrictEqual((yield* verify(path)).bad, { path, line: 6, seq: 6, problem: "spliced" })
     }))
 
+  it.live("tells a log from another one with the same key that was put in its place, when it knows which it must be", () =>
+    Effect.gen(function*() {
+      const path = folders.freshPath()
+      yield* write(path, 0, 5)
+      const { logId = "" } = yield* verify(path)
+      assert.match(logId, /^[0-9a-f]{32}$/)
+      yield* write(path, 5, 6)
+      assert.isUndefined((yield* verify(path, { logId })).bad)
+      const other = folders.freshPath()
+      yield* write(other, 100, 103)
+      for (const part of ["", ".checkpoints"]) writeFileSync(path + part, readFileSync(other + part))
+      const replaced = yield* verify(path)
+      assert.isUndefined(replaced.bad)
+      assert.notStrictEqual(replaced.logId, logId)
+      assert.deepStrictEqual((yield* verify(path, { logId })).bad, { path, line: 1, seq: 1, problem: "spliced" })
+      const bare = yield* verify(path, { logId, checkpoints: false })
+      assert.deepStrictEqual(bare.bad, { path, line: 1, seq: 1, problem: "spliced" })
+    }))
+
   it.live("knows a log whose oldest files were moved away only when told", () =>
     Effect.gen(function*() {
       const rest = log.files.slice(1)
@@ -383,7 +420,7 @@ describe("AuditLog.verify", () => {
             // The file that has just been read is put aside, and checkpoints speak of lines in files that came after it.
             onProgress: () => Effect.orDie(Effect.forEach([1, 2, 3], (i) => open.record(record(i)), { discard: true }))
           })
-          assert.deepStrictEqual(report, { records: 1, files: 1, checkpoints: 1, lastSeq: 1 })
+          assert.deepStrictEqual(report, { records: 1, files: 1, checkpoints: 1, lastSeq: 1, logId: logIdOf(path) })
         }))
       assert.strictEqual((yield* verify(path)).records, 4)
     }))
@@ -437,7 +474,12 @@ describe("AuditLog.verify", () => {
           assert.deepStrictEqual((yield* verify(path)).bad, { path, line: 1, seq: 1, problem: "torn" })
         }
         writeFileSync(path, "")
-        assert.deepStrictEqual(yield* verify(path), { records: 0, files: 1, checkpoints: 0, lastSeq: 0 })
+        const nothing = { records: 0, files: 1, checkpoints: 0, lastSeq: 0 }
+        // Where checkpoints are expected there must be something that they could speak of.
+        const empty = { ...nothing, bad: { path, line: 1, seq: 1, problem: "empty" } }
+        assert.deepStrictEqual(yield* verify(path), empty)
+        assert.deepStrictEqual(yield* verify(path, { checkpoints: false, logId: "0".repeat(32) }), empty)
+        assert.deepStrictEqual(yield* verify(path, { checkpoints: false }), nothing)
       }))
 
     it.live("reads a line of 100 MB without holding it", () =>
@@ -476,6 +518,7 @@ describe("AuditLog.verify", () => {
       // As a caller without types would.
       assert.throws(() => AuditLog.verify("/tmp/x", { key, ...options } as AuditLog.VerifyOptions), message)
     bad({ key: secret }, "AuditLog.verify: key must be Redacted")
+    bad({ logId: "0".repeat(31) }, "logId must be 32 hexadecimal digits in lower case")
     bad({ firstSeq: 0 }, "firstSeq must be an integer >= 1, got 0")
     bad({ checkpoints: "" }, "checkpoints must be a path")
     bad({ algorithm: "sha1" }, "algorithm must be one of")

@@ -72,6 +72,9 @@ export const filesOf = (path: string): Array<string> => {
   return [...names, "audit.log"].map((name) => join(folder, name))
 }
 
+/** What the first line of a log says that the log is. */
+export const logIdOf = (path: string): string => parse(linesOf(filesOf(path)[0]!)[0]!).prev.slice(0, 32)
+
 interface Line {
   readonly seq: number
   readonly prev: string

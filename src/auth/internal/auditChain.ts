@@ -1,9 +1,11 @@
 import * as Redacted from "effect/Redacted"
-import { ed25519Prover, hmacProver, type Prover } from "../../internal/hash.ts"
+import { ed25519Prover, hmacProver, type Prover, randomBytes } from "../../internal/hash.ts"
 
 // A line of the audit file: the JSON object of a record, with three members around its own.
 //
 //   {"seq":7,"prev":"<mac of line 6>",...the record's members...,"mac":"<proof>"}
+//
+// The first line has the log's id for its `prev`: a random number that tells logs apart which share a key.
 //
 // The proof is over a word that tells log and checkpoints apart and every byte of the line before `,"mac":`; the bytes
 // after it have one possible form only. So there is no byte of a line that can be changed, and nothing has to be put in
@@ -29,7 +31,8 @@ const newline = 10
 
 /** One kind of chain: its lines are proved by one key for one purpose. */
 export interface Chain {
-  readonly genesis: Head
+  /** What the first line of the log with this id follows. */
+  readonly genesis: (id: string) => Head
   /** The line after `head` as text with its end, and the head that it makes. `payload` is a JSON object with members. */
   readonly line: (head: Head, payload: string) => { readonly text: string; readonly head: Head }
   /** What a line without its end says, or `undefined` when it has not the form of one. */
@@ -67,7 +70,7 @@ export const make = (algorithm: Algorithm, key: Redacted.Redacted, purpose: "log
     message.set(domain)
   }
   return {
-    genesis: { seq: 0, mac: "0".repeat(digits) },
+    genesis: (id) => ({ seq: 0, mac: id.padEnd(digits, "0") }),
     line: ({ mac: prev, seq }, payload) => {
       const body = `{"seq":${seq + 1},"prev":"${prev}",${payload.slice(1, -1)}`
       room(body.length * 3)
@@ -93,19 +96,64 @@ export const make = (algorithm: Algorithm, key: Redacted.Redacted, purpose: "log
   }
 }
 
+const idDigits = 32
+
+/** The id of a log that is to be. */
+export const makeId = (): string =>
+  Array.from(randomBytes(idDigits / 2), (byte) => byte.toString(16).padStart(2, "0")).join("")
+
+/** The id of the log whose first line follows `prev`. */
+export const idOf = (prev: string): string => prev.slice(0, idDigits)
+
+/** Whether it is an id, as far as one can tell. */
+export const isId = (text: unknown): text is string => typeof text === "string" && /^[0-9a-f]{32}$/.test(text)
+
+const maxPairs = 10_000
+
+/**
+ * Whether there is, anywhere in the bytes, a line that was made with the key. A line does not tell by its form alone where it
+ * ends; bytes with more possible lines than any log has count as holding one.
+ */
+export const holdsGenuine = (chain: Chain, bytes: Uint8Array): boolean => {
+  const text = new TextDecoder("latin1").decode(bytes)
+  const starts = Array.from(
+    text.matchAll(/\{"seq":[1-9][0-9]{0,15},"prev":"[0-9a-f]{64,128}",/g),
+    (match) => match.index
+  )
+  const ends = Array.from(text.matchAll(/,"mac":"[0-9a-f]{64,128}"\}/g), (match) => match.index + match[0].length)
+  if (starts.length * ends.length > maxPairs) return true
+  return starts.some((start) =>
+    ends.some((end) => {
+      const line = bytes.subarray(start, Math.max(start, end))
+      const parsed = chain.parse(line)
+      return parsed !== undefined && chain.isGenuine(line, parsed)
+    })
+  )
+}
+
+/** What may be followed: without `mac` when it is not known. */
+export type Start = Omit<Head, "mac"> & { readonly mac: string | undefined }
+
+/** Whether a line is the one after another. */
+export const isNext = (start: Start, parsed: Parsed): boolean =>
+  parsed.seq === start.seq + 1 && (start.mac === undefined || parsed.prev === start.mac)
+
 /**
  * Whether bytes at the end of a file may be what a crash has left of the line after `head`: its beginning, and zeros where
  * the file system has not written what was to come.
  */
-export const mayBeTorn = (head: Head, bytes: Uint8Array): boolean => {
+export const mayBeTorn = ({ mac, seq }: Start, bytes: Uint8Array): boolean => {
   const zero = bytes.indexOf(0)
   const written = zero === -1 ? bytes : bytes.subarray(0, zero)
-  const start = new TextEncoder().encode(`{"seq":${head.seq + 1},"prev":"${head.mac}",`)
+  const prefix = `{"seq":${seq + 1},"prev":"`
+  const prev = mac ?? /^[0-9a-f]*/.exec(new TextDecoder("latin1").decode(written.subarray(prefix.length)))?.[0] ?? ""
+  const isCutInPrev = written.length <= prefix.length + prev.length
+  const start = new TextEncoder().encode(isCutInPrev ? prefix + prev : `${prefix}${prev}",`)
   return written.subarray(0, start.length).every((byte, i) => byte === start[i]) &&
     (zero === -1 || isZero(bytes.subarray(zero)))
 }
 
-const isZero = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0)
+export const isZero = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0)
 
 /** Splits what was read into lines. Holds no more than one line, however long it is. */
 export class LineSplitter {

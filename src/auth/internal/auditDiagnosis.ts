@@ -1,4 +1,4 @@
-import type { Chain, Head, Parsed } from "./auditChain.ts"
+import { type Chain, isNext, type Parsed, type Start } from "./auditChain.ts"
 
 /**
  * What is wrong with the first bad line of a log.
@@ -10,8 +10,9 @@ import type { Chain, Head, Parsed } from "./auditChain.ts"
  * - `truncated`: the log ends before the last line that its checkpoints speak of.
  * - `forged`: the line was not made with the key, and the log wrote none in its place. With a wrong key every line is.
  * - `spliced`: the line was made with the key, but follows other lines than those before it, or is not the one that a
- *   checkpoint speaks of: it comes from another course of this log.
+ *   checkpoint speaks of: it comes from another course of this log, or from another log.
  * - `torn`: the last line has no end. A crash leaves that, and the next start puts it right.
+ * - `empty`: there is no line at all. Nothing was ever recorded, or everything is gone.
  *
  * @category models
  * @since 0.1.0
@@ -25,6 +26,7 @@ export type Problem =
   | "forged"
   | "spliced"
   | "torn"
+  | "empty"
 
 /** Where a line is: lines are counted from 1 in each file. */
 export interface Place {
@@ -44,9 +46,8 @@ interface Bad {
  */
 export class Diagnosis {
   readonly #chain: Chain
-  readonly #onGood: (head: Head, place: Place, line: Uint8Array) => void
-  // Without `mac` when nothing is known of what the first line follows.
-  #head: { readonly seq: number; readonly mac: string | undefined }
+  readonly #onGood: (head: Parsed, place: Place, line: Uint8Array) => void
+  #head: Start
   #bad: Bad | undefined
   // What has come after the bad line.
   #isExpectedLater = false
@@ -58,8 +59,8 @@ export class Diagnosis {
 
   constructor(
     chain: Chain,
-    after: { readonly seq: number; readonly mac: string | undefined },
-    onGood: (head: Head, place: Place, line: Uint8Array) => void
+    after: Start,
+    onGood: (head: Parsed, place: Place, line: Uint8Array) => void
   ) {
     this.#chain = chain
     this.#head = after
@@ -80,10 +81,9 @@ export class Diagnosis {
     const isGenuine = parsed !== undefined && this.#chain.isGenuine(line, parsed)
     if (this.#bad !== undefined) return this.#lookOn(this.#bad, parsed, isGenuine)
     if (isGenuine && this.#isNext(parsed)) {
-      const head = { seq: parsed.seq, mac: parsed.mac }
-      this.#head = head
+      this.#head = { seq: parsed.seq, mac: parsed.mac }
       this.lines++
-      this.#onGood(head, place, line)
+      this.#onGood(parsed, place, line)
     } else this.#bad = { place, parsed, isGenuine }
   }
 
@@ -105,7 +105,7 @@ export class Diagnosis {
   }
 
   #isNext(parsed: Parsed): boolean {
-    return parsed.seq === this.#head.seq + 1 && (this.#head.mac === undefined || parsed.prev === this.#head.mac)
+    return isNext(this.#head, parsed)
   }
 
   #lookOn(bad: Bad, parsed: Parsed | undefined, isGenuine: boolean): void {

@@ -1,7 +1,6 @@
 import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
 import * as Random from "effect/Random"
-import type * as Scope from "effect/Scope"
 import { randomBytes } from "../../internal/hash.ts"
 import * as Disk from "./auditDisk.ts"
 
@@ -69,17 +68,32 @@ const isGone = Effect.fnUntraced(
   }
 )
 
-/** Holds the right to write to the file until the scope closes. */
-export const acquire = Effect.fnUntraced(function*(
+/** The right to write to a file. To release it is right at any time, and right to do more than once. */
+export interface Lock {
+  readonly acquire: Effect.Effect<void, Disk.FileProblem>
+  readonly release: Effect.Effect<void>
+}
+
+/** The lock of a file, not yet acquired. */
+export const lockOf = (fs: FileSystem.FileSystem, path: string): Lock => {
+  let mine = ""
+  const release = Effect.suspend(() => mine === "" ? Effect.void : Effect.ignore(fs.remove(mine)))
+  const setMine = (link: string): void => {
+    mine = link
+  }
+  return { acquire: acquire(fs, path, setMine, release), release }
+}
+
+const acquire = Effect.fnUntraced(function*(
   fs: FileSystem.FileSystem,
-  path: string
-): Effect.fn.Return<void, Disk.FileProblem, Scope.Scope> {
+  path: string,
+  setMine: (link: string) => void,
+  release: Effect.Effect<void>
+): Effect.fn.Return<void, Disk.FileProblem> {
   const { base, folder } = Disk.split(path)
   const prefix = `${base}.lock.`
   const me = yield* self(fs)
   let mine = ""
-  const release = Effect.suspend(() => mine === "" ? Effect.void : Effect.ignore(fs.remove(mine)))
-  yield* Effect.addFinalizer(() => release)
 
   // The first other writer that is not gone. Removes the links of those that are.
   const other = Effect.gen(function*() {
@@ -101,6 +115,7 @@ export const acquire = Effect.fnUntraced(function*(
     mine = `${path}.lock.${me.pid}-${
       Array.from(randomBytes(12), (byte) => byte.toString(16).padStart(2, "0")).join("")
     }`
+    setMine(mine)
     yield* Effect.mapError(fs.symlink(encode(me), mine), Disk.unavailable(`${mine} cannot be made`))
     const found = yield* other
     if (found === undefined) return

@@ -1,112 +1,15 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import { type Chain, type Head, LineSplitter, maxLineBytes, mayBeTorn } from "./auditChain.ts"
+import { type Chain, type Head, idOf, makeId, maxLineBytes } from "./auditChain.ts"
 import { ChainFile } from "./auditChainFile.ts"
+import { contentsOf } from "./auditContents.ts"
 import * as Disk from "./auditDisk.ts"
 
 // How a log is taken up again. Everything is read before anything is written. What a crash can have left is put right;
 // anything else is refused, because to write on would be to cover up for whoever did it.
-
-/** What is in a file of a chain, up to its end or to the first thing that is no line of it. */
-export interface Contents {
-  /** The last line, or `undefined` when there is none. */
-  readonly head: Head | undefined
-  readonly firstSeq: number | undefined
-  /** The bytes of the lines, with their ends. */
-  readonly goodBytes: number
-  /** The bytes after them, which are what a crash has left of a line. */
-  readonly tornBytes: number
-  /** The text of the last line. */
-  readonly lastLine: string
-}
-
-/** Follows the lines of a file that is to be gone on with. */
-class Follower {
-  readonly #chain: Chain
-  readonly #after: Head | undefined
-  readonly #onLine: (head: Head) => string | undefined
-  readonly splitter = new LineSplitter((line, isWhole) => this.#follow(line, isWhole))
-  head: Head | undefined
-  firstSeq: number | undefined
-  goodBytes = 0
-  /** What is wrong, and with which line. */
-  problem: string | undefined
-  #lines = 0
-  #lastLine = new Uint8Array(0)
-  #lastLength = 0
-
-  constructor(chain: Chain, after: Head | undefined, onLine: (head: Head) => string | undefined) {
-    this.#chain = chain
-    this.#after = after
-    this.#onLine = onLine
-  }
-
-  get lastLine(): string {
-    return new TextDecoder().decode(this.#lastLine.subarray(0, this.#lastLength))
-  }
-
-  end(): void {
-    const { isDropZero, rest } = this.splitter
-    if (this.problem !== undefined || rest.length === 0) return
-    const follows = this.head ?? this.#after ?? this.#chain.genesis
-    if (isDropZero && mayBeTorn(follows, rest)) return
-    this.problem = `line ${this.#lines + 1} is no line of this log, and not the beginning of one`
-  }
-
-  #follow(line: Uint8Array, isWhole: boolean): void {
-    if (this.problem !== undefined) return
-    this.#lines++
-    const parsed = isWhole ? this.#chain.parse(line) : undefined
-    const before = this.head ?? this.#after
-    const isNext = parsed !== undefined &&
-      (before === undefined || (parsed.seq === before.seq + 1 && parsed.prev === before.mac))
-    if (parsed === undefined || !isNext || !this.#chain.isGenuine(line, parsed)) {
-      this.problem = `line ${this.#lines} is not the next line of this log`
-      return
-    }
-    const head = { seq: parsed.seq, mac: parsed.mac }
-    const contradiction = this.#onLine(head)
-    if (contradiction !== undefined) {
-      this.problem = `line ${this.#lines} ${contradiction}`
-      return
-    }
-    this.head = head
-    this.firstSeq ??= head.seq
-    this.goodBytes += line.length + 1
-    if (line.length > this.#lastLine.length) this.#lastLine = new Uint8Array(line.length * 2)
-    this.#lastLine.set(line)
-    this.#lastLength = line.length
-  }
-}
-
-/**
- * Reads a file that is to be gone on with. Its first line is taken by its proof alone, unless `after` says what it follows;
- * every other line must follow the one before it. `onLine` may find more that is wrong.
- */
-const readContents = Effect.fnUntraced(function*(
-  fs: FileSystem.FileSystem,
-  path: string,
-  chain: Chain,
-  after: Head | undefined,
-  onLine: (head: Head) => string | undefined
-): Effect.fn.Return<Contents, Disk.FileProblem> {
-  const follower = new Follower(chain, after, onLine)
-  let size = 0
-  yield* Effect.scoped(Effect.flatMap(Disk.open(fs, path, "r"), ({ file }) =>
-    Disk.readAll(file, path, (bytes) => {
-      size += bytes.length
-      follower.splitter.push(bytes)
-      return follower.problem === undefined
-    })))
-  follower.end()
-  if (follower.problem !== undefined) {
-    return yield* Effect.fail<Disk.FileProblem>({ kind: "damaged", detail: `${path}: ${follower.problem}` })
-  }
-  const { firstSeq, goodBytes, head, lastLine } = follower
-  return { head, firstSeq, goodBytes, tornBytes: size - goodBytes, lastLine }
-})
 
 /** Copies what follows the lines of a file into a file of its own, and takes it from there. Gives the new file's path. */
 export const moveTornAside = Effect.fnUntraced(function*(
@@ -133,6 +36,36 @@ export const moveTornAside = Effect.fnUntraced(function*(
   const { file } = yield* Disk.open(fs, path, "a")
   yield* Effect.mapError(Effect.andThen(file.truncate(goodBytes), file.sync), failed)
   return { aside, bytes }
+})
+
+/** Gives the last line of a file its end, in place of zeros if there are any. `goodBytes` are those of the lines with their ends. */
+const endLine = Effect.fnUntraced(function*(
+  fs: FileSystem.FileSystem,
+  path: string,
+  goodBytes: number
+): Effect.fn.Return<void, Disk.FileProblem, Scope.Scope> {
+  const { file } = yield* Disk.open(fs, path, "a")
+  yield* file.truncate(goodBytes - 1).pipe(
+    Effect.andThen(file.writeAll(new Uint8Array([newline]))),
+    Effect.andThen(file.sync),
+    Effect.mapError(Disk.unavailable(`${path} has a last line without an end, which cannot be written`))
+  )
+})
+
+const newline = 10
+
+/** The id of the log, from the oldest of the files that rotation has put aside. Unknown when older ones were moved away. */
+const idIn = Effect.fnUntraced(function*(
+  fs: FileSystem.FileSystem,
+  { firstSeq, path }: { readonly path: string; readonly firstSeq: number },
+  chain: Chain
+): Effect.fn.Return<string | undefined, Disk.FileProblem, Scope.Scope> {
+  if (firstSeq !== 1) return undefined
+  const { file } = yield* Disk.open(fs, path, "r")
+  const bytes = new Uint8Array(maxLineBytes + 1)
+  const read = yield* Effect.mapError(file.read(bytes, { position: 0n }), Disk.unavailable(`${path} cannot be read`))
+  const parsed = chain.parse(bytes.subarray(0, Math.max(0, bytes.subarray(0, read).indexOf(newline))))
+  return parsed === undefined ? undefined : idOf(parsed.prev)
 })
 
 /** The last line of a file that rotation has put aside. */
@@ -190,13 +123,13 @@ export const resume = Effect.fnUntraced(function*(
   checkpointChain: Chain
 ): Effect.fn.Return<Resumed, Disk.FileProblem> {
   const { checkpointPath, path } = paths
-  const marks = yield* contentsOf(
-    fs,
-    checkpointPath,
-    checkpointChain,
-    checkpointChain.genesis,
-    () => undefined
-  )
+  if (yield* isSame(fs, path, checkpointPath)) {
+    return yield* Effect.fail<Disk.FileProblem>({
+      kind: "unsafe",
+      detail: `${path} and ${checkpointPath} are one file`
+    })
+  }
+  const marks = yield* contentsOf(fs, checkpointPath, checkpointChain, { seq: 0, mac: undefined }, () => undefined)
   const mark = marks.head === undefined ? undefined : decodeCheckpoint(marks.lastLine)
   const asides = yield* Disk.rotated(fs, path)
   const last = asides.at(-1)
@@ -206,15 +139,32 @@ export const resume = Effect.fnUntraced(function*(
       ? "is not the one that the last checkpoint speaks of"
       : undefined
   const log = yield* contentsOf(fs, path, chain, before, speaksOf)
-  const head = log.head ?? before ?? chain.genesis
+  const oldest = asides[0]
+  const known = oldest !== undefined
+    ? yield* Effect.scoped(idIn(fs, oldest, chain))
+    : log.firstSeq === 1 && log.firstPrev !== undefined
+    ? idOf(log.firstPrev)
+    : undefined
+  const marked = marks.firstPrev === undefined ? undefined : idOf(marks.firstPrev)
+  if (known !== undefined && marked !== undefined && known !== marked) {
+    const detail = `${checkpointPath} has the checkpoints of another log than ${path}`
+    return yield* Effect.fail<Disk.FileProblem>({ kind: "damaged", detail })
+  }
+  const id = known ?? marked ?? makeId()
+  const head = log.head ?? before ?? chain.genesis(id)
   if (mark !== undefined && head.seq < mark.seq) {
     const detail = `${path} ends with line ${head.seq}, and the last checkpoint speaks of line ${mark.seq}`
     return yield* Effect.fail<Disk.FileProblem>({ kind: "damaged", detail })
   }
   const repairs: Array<Repair> = []
   for (
-    const [name, at, { goodBytes, tornBytes }] of [["log", path, log], ["checkpoints", checkpointPath, marks]] as const
+    const [name, at, { goodBytes, isUnended, tornBytes }] of [["log", path, log], [
+      "checkpoints",
+      checkpointPath,
+      marks
+    ]] as const
   ) {
+    if (isUnended) yield* Effect.scoped(endLine(fs, at, goodBytes))
     if (tornBytes > 0) repairs.push({ file: name, ...yield* Effect.scoped(moveTornAside(fs, at, goodBytes)) })
   }
   const file = yield* ChainFile.open(fs, chain, {
@@ -226,7 +176,7 @@ export const resume = Effect.fnUntraced(function*(
   const checkpoints = yield* Effect.onError(
     ChainFile.open(fs, checkpointChain, {
       path: checkpointPath,
-      head: marks.head ?? checkpointChain.genesis,
+      head: marks.head ?? checkpointChain.genesis(id),
       firstSeq: 1,
       size: marks.goodBytes
     }),
@@ -235,16 +185,9 @@ export const resume = Effect.fnUntraced(function*(
   return { file, checkpoints, checkpointed: mark?.seq ?? 0, repairs }
 })
 
-const contentsOf = (
-  fs: FileSystem.FileSystem,
-  path: string,
-  chain: Chain,
-  after: Head | undefined,
-  onLine: (head: Head) => string | undefined
-): Effect.Effect<Contents, Disk.FileProblem> =>
-  Effect.flatMap(
-    Disk.look(fs, path),
-    (info) => info === undefined ? Effect.succeed(nothing) : readContents(fs, path, chain, after, onLine)
-  )
-
-const nothing: Contents = { head: undefined, firstSeq: undefined, goodBytes: 0, tornBytes: 0, lastLine: "" }
+const isSame = (fs: FileSystem.FileSystem, one: string, other: string): Effect.Effect<boolean, Disk.FileProblem> =>
+  Effect.zipWith(Disk.look(fs, one), Disk.look(fs, other), (a, b) => {
+    if (a === undefined || b === undefined) return false
+    const ino = Option.getOrUndefined(a.ino)
+    return ino !== undefined && ino === Option.getOrUndefined(b.ino) && a.dev === b.dev
+  })

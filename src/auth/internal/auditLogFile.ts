@@ -1,5 +1,6 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import type * as FileSystem from "effect/FileSystem"
 import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
@@ -8,7 +9,7 @@ import { type AuditRecord, version } from "../AuditRecord.ts"
 import * as Chain from "./auditChain.ts"
 import { ChainFile } from "./auditChainFile.ts"
 import type * as Disk from "./auditDisk.ts"
-import { acquire } from "./auditFileLock.ts"
+import { type Lock, lockOf } from "./auditFileLock.ts"
 import { encodeCheckpoint, type Repair, resume } from "./auditFileResume.ts"
 
 // The log file with its rotated files and its checkpoints: what is written, and how writing is taken up again after the
@@ -66,9 +67,10 @@ export class LogFile {
   /** Becomes the file's one writer until the scope closes, and takes the log up where it ends. */
   static open(fs: FileSystem.FileSystem, settings: Settings): Effect.Effect<LogFile, Disk.FileProblem, Scope.Scope> {
     return Effect.gen(function*() {
-      yield* acquire(fs, settings.path)
       const log = new LogFile(fs, settings)
-      yield* Effect.addFinalizer(() => log.#end)
+      const locks = [lockOf(fs, settings.path), lockOf(fs, settings.checkpointPath)]
+      yield* Effect.addFinalizer(() => log.#end(locks))
+      for (const lock of locks) yield* lock.acquire
       yield* log.#takeUp
       return log
     })
@@ -156,14 +158,17 @@ export class LogFile {
     })
   }
 
-  get #end(): Effect.Effect<void> {
+  // A write that does not end keeps its files open and locked, and this goes on behind the scope that has closed: another
+  // writer would meet that write in the middle of its own.
+  #end(locks: ReadonlyArray<Lock>): Effect.Effect<void> {
     return Effect.suspend(() => {
       // The last checkpoint is worth a try at once.
       this.#failedAt = -Infinity
-      return this.#alone(Effect.andThen(this.#checkpoint, this.#close)).pipe(
-        Effect.interruptible,
-        Effect.timeoutOption(closeMillis),
-        Effect.asVoid
+      const release = Effect.forEach(locks, (lock) => lock.release, { discard: true })
+      const end = Effect.ensuring(this.#alone(Effect.andThen(this.#checkpoint, this.#close)), release)
+      return Effect.flatMap(
+        Effect.forkDetach(end),
+        (fiber) => Fiber.await(fiber).pipe(Effect.interruptible, Effect.timeoutOption(closeMillis), Effect.asVoid)
       )
     })
   }

@@ -24,7 +24,8 @@ export interface BadLine {
 
 /**
  * What was found. `records`, `files`, `checkpoints`: how many are good, up to the first bad line if there is one. `lastSeq`:
- * the number of the last good line, 0 when there is none. `bad`: absent from the report of a good log.
+ * the number of the last good line, 0 when there is none. `logId`: what tells the log apart from others with the same key;
+ * absent when neither its first line nor a checkpoint is there. `bad`: absent from the report of a good log.
  *
  * @category models
  * @since 0.1.0
@@ -34,6 +35,7 @@ export interface Report {
   readonly files: number
   readonly checkpoints: number
   readonly lastSeq: number
+  readonly logId?: string
   readonly bad?: BadLine
 }
 
@@ -44,6 +46,7 @@ export interface Request {
   readonly algorithm: Chain.Algorithm
   readonly checkpointPath: string | undefined
   readonly firstSeq: number
+  readonly logId: string | undefined
   readonly onProgress: (doneBytes: number, totalBytes: number) => Effect.Effect<void>
 }
 
@@ -63,13 +66,16 @@ class Marks {
   #pending: Array<Mark> = []
   #lines = 0
   last = 0
+  /** The id of the log that they speak of. */
+  logId: string | undefined
 
   // What is appended while the log is being read would speak of lines that have been missed.
-  constructor(file: FileSystem.File, path: string, size: bigint, chain: Chain.Chain) {
+  constructor(file: FileSystem.File, path: string, size: bigint, chain: Chain.Chain, start: Chain.Start) {
     this.#file = file
     this.#path = path
     this.#end = size
-    this.diagnosis = new Diagnosis(chain, chain.genesis, (_, place, line) => {
+    this.diagnosis = new Diagnosis(chain, start, ({ prev }, place, line) => {
+      this.logId ??= Chain.idOf(prev)
       const head = decodeCheckpoint(new TextDecoder().decode(line))
       this.last = Math.max(this.last, head.seq)
       this.#pending.push({ head, place })
@@ -124,17 +130,22 @@ export const verify = Effect.fnUntraced(function*(
   request: Request
 ): Effect.fn.Return<Report, Disk.FileProblem, Scope.Scope> {
   const { algorithm, checkpointPath, firstSeq, key, path } = request
+  const startOf = (chain: Chain.Chain): Chain.Start =>
+    request.logId === undefined ? { seq: 0, mac: undefined } : chain.genesis(request.logId)
+  const markChain = Chain.make(algorithm, key, "checkpoints")
   const marks = checkpointPath === undefined ? undefined : yield* Effect.map(
     openFor(fs, checkpointPath),
-    ({ file, info }) => new Marks(file, checkpointPath, info.size, Chain.make(algorithm, key, "checkpoints"))
+    ({ file, info }) => new Marks(file, checkpointPath, info.size, markChain, startOf(markChain))
   )
   const chain = Chain.make(algorithm, key, "log")
   // Of the piece that is being read, so that checkpoints can be held against it.
   const recent = new Map<number, { readonly mac: string; readonly place: Place }>()
+  let logId: string | undefined
   const log = new Diagnosis(
     chain,
-    firstSeq === 1 ? chain.genesis : { seq: firstSeq - 1, mac: undefined },
+    firstSeq === 1 ? startOf(chain) : { seq: firstSeq - 1, mac: undefined },
     (head, place) => {
+      if (head.seq === 1) logId = Chain.idOf(head.prev)
       if (marks !== undefined) recent.set(head.seq, { mac: head.mac, place })
     }
   )
@@ -178,8 +189,18 @@ export const verify = Effect.fnUntraced(function*(
     marks.takeUpTo(Infinity, () => {}),
     () => marks.last
   )
-  const report = { records: log.lines, files, checkpoints, lastSeq: log.lines === 0 ? 0 : log.seq }
-  const bad = contradicted[0] ?? badLine(log, end, spokenOf) ?? marks?.bad
+  const known = logId ?? marks?.logId
+  const report = {
+    records: log.lines,
+    files,
+    checkpoints,
+    lastSeq: log.lines === 0 ? 0 : log.seq,
+    ...(known === undefined ? undefined : { logId: known })
+  }
+  // Who expects more than the file itself can tell expects that there is something.
+  const isExpected = marks !== undefined || request.logId !== undefined
+  const bad = contradicted[0] ?? badLine(log, end, spokenOf) ?? marks?.bad ??
+    (isExpected && log.lines === 0 ? { ...end.place, seq: firstSeq, problem: "empty" as const } : undefined)
   return bad === undefined ? report : { ...report, bad }
 })
 
