@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import { spawn } from "node:child_process"
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
-import { linesOf, makeFolders, secret, write } from "../auth/auditFiles.ts"
+import { linesOf, logIdOf, makeFolders, secret, write } from "../auth/auditFiles.ts"
 
 const folders = makeFolders()
 afterAll(folders.remove)
@@ -40,7 +40,7 @@ describe("effect-toolops audit verify", () => {
 
   it("answers with 0 for a good log, and draws nothing where there is no terminal", async () => {
     const answer = await run(["audit", "verify", path], withKey)
-    assert.match(answer.out, /^good: 20 records up to number 20, files: \d+, checkpoints: \d+\n$/)
+    assert.match(answer.out, /^good: 20 records up to number 20, files: \d+, checkpoints: \d+, log id: [0-9a-f]{32}\n$/)
     assert.strictEqual(answer.err, "")
     assert.strictEqual(answer.code, 0)
   })
@@ -61,6 +61,7 @@ describe("effect-toolops audit verify", () => {
       files: 1,
       checkpoints: 0,
       lastSeq: 2,
+      logId: logIdOf(bad),
       bad: { path: bad, line: 3, seq: 3, problem: "missing" }
     })
     assert.strictEqual(json.code, 1)
@@ -98,6 +99,33 @@ describe("effect-toolops audit verify", () => {
     assert.include(wrong.err, "firstSeq must be an integer >= 1, got 0")
     assert.strictEqual((await run(["audit", "verify"], withKey)).code, 1)
     assert.strictEqual((await run(["audit", "veryfy", path], withKey)).code, 1)
+  })
+
+  it("answers with 1 for a log in the place of the one that was meant, and for one that was emptied", async () => {
+    const log = folders.freshPath()
+    await Effect.runPromise(write(log, 0, 5))
+    const logId = logIdOf(log)
+    assert.strictEqual((await run(["audit", "verify", log, "--log-id", logId], withKey)).code, 0)
+    const other = await run(["audit", "verify", path, "--log-id", logId], withKey)
+    assert.include(other.out, "line 1: spliced")
+    assert.strictEqual(other.code, 1)
+    const wrong = await run(["audit", "verify", path, "--log-id", "1"], withKey)
+    assert.include(wrong.err, "logId must be 32 hexadecimal digits")
+    assert.strictEqual(wrong.code, 1)
+    for (const part of ["", ".checkpoints"]) writeFileSync(log + part, "")
+    const empty = await run(["audit", "verify", log], withKey)
+    assert.include(empty.out, `bad: ${log} line 1: empty: there is no record`)
+    assert.strictEqual(empty.code, 1)
+  })
+
+  it.skipIf(!existsSync("/dev/full"))("answers with 1 when its answer cannot be written", async () => {
+    const shell = [...command, "audit", "verify", path].map((word) => `'${word}'`).join(" ")
+    const answer = await start("/bin/sh", ["-c", `${shell} > /dev/full`], withKey)
+    assert.strictEqual(answer.code, 1)
+    assert.match(answer.err, /^effect-toolops: cannot write the answer: .*\n$/)
+    const closed = await start("/bin/sh", ["-c", `${shell} | true; exit 0`], withKey)
+    assert.strictEqual(closed.code, 0)
+    assert.notInclude(closed.err, "at ")
   })
 
   it("tells its version and its help", async () => {

@@ -44,6 +44,10 @@ const verify = Command.make("verify", {
     Flag.withDescription("Do without checkpoints: then an end that was cut off is not found"),
     Flag.withDefault(false)
   ),
+  logId: Flag.String("log-id").pipe(
+    Flag.withDescription("The id that the log must have, as an earlier check has printed it"),
+    Flag.optional
+  ),
   firstSeq: Flag.Int("first-seq").pipe(
     Flag.withDescription("Number of the first line, where older files were moved away"),
     Flag.withDefault(1)
@@ -56,10 +60,17 @@ const verify = Command.make("verify", {
     const { algorithm, file, firstSeq, json } = options
     const progress = yield* makeProgress
     const report = yield* Effect.ensuring(
-      check(file, { key, algorithm, firstSeq, checkpoints, onProgress: progress.show }),
+      check(file, {
+        key,
+        algorithm,
+        firstSeq,
+        checkpoints,
+        logId: Option.getOrUndefined(options.logId),
+        onProgress: progress.show
+      }),
       progress.clear
     )
-    yield* Console.log(json ? JSON.stringify(report) : tell(report))
+    yield* print(json ? JSON.stringify(report) : tell(report))
     if (report.bad !== undefined) return yield* new Bad()
   }).pipe(
     Effect.catchTag("Refused", ({ message }) => Effect.andThen(Console.error(`effect-toolops: ${message}`), new Bad()))
@@ -70,6 +81,18 @@ const verify = Command.make("verify", {
       { command: "effect-toolops audit verify audit.log --key-file key.txt", description: "With the key in a file" }
     ])
   )
+
+// Not with the console, which is silent about what it cannot write: an answer that nobody gets is none.
+const print = (text: string): Effect.Effect<void, Refused> =>
+  Effect.callback((resume) => {
+    const { stdout } = process
+    const end = (error: Error | null | undefined): void => {
+      resume(error ? Effect.fail(new Refused({ message: `cannot write the answer: ${error.message}` })) : Effect.void)
+    }
+    // Told to both, and whoever does not listen to the event has the process ended.
+    stdout.once("error", end)
+    stdout.write(`${text}\n`, end)
+  })
 
 const readKey = (
   { keyEnv, keyFile }: { readonly keyEnv: string; readonly keyFile: Option.Option<string> }
@@ -111,11 +134,14 @@ const explanations: Record<AuditLog.Problem, string> = {
   truncated: "the log ends before the last line that its checkpoints speak of",
   forged: "the line was not made with this key",
   spliced: "the line comes from another course of this log",
+  empty: "there is no record: nothing was ever recorded, or everything is gone",
   torn: "the line has no end, as after a crash; the log puts it right when it is opened"
 }
 
-const tell = ({ bad, checkpoints, files, lastSeq, records }: AuditLog.Report): string => {
-  const good = `${records} records up to number ${lastSeq}, files: ${files}, checkpoints: ${checkpoints}`
+const tell = ({ bad, checkpoints, files, lastSeq, logId, records }: AuditLog.Report): string => {
+  const good = `${records} records up to number ${lastSeq}, files: ${files}, checkpoints: ${checkpoints}, log id: ${
+    logId ?? "unknown"
+  }`
   return bad === undefined
     ? `good: ${good}`
     : `bad: ${bad.path} line ${bad.line}: ${bad.problem}: ${
