@@ -72,7 +72,8 @@ const shapeFor = (request: HttpServerRequest.HttpServerRequest): Shape =>
  * - `/health`: all checks, with details for those who may see them. `application/health+json` when asked for.
  * - `/health/<name>`: one check; 404 when there is none of that name.
  *
- * The routes are left out of the request log.
+ * The routes are left out of the request log. A server that traces its requests leaves them out of its traces with
+ * `HttpMiddleware.layerTracerDisabledForUrls(["/healthz", "/readyz"])`.
  *
  * **Example** (Answering probes)
  *

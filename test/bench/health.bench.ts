@@ -10,7 +10,7 @@ import type { Case, Group, Settings } from "./harness.ts"
 const connections = 32
 
 /** Starts one of the servers in a process of its own, so that it and the client do not share an event loop. */
-const started = async (which: "bare" | "routes") => {
+const started = async (which: "bare" | "routes" | "spans") => {
   const file = join(import.meta.dirname, "health", "server.ts")
   const child = spawn(process.execPath, ["-C", "@effect-toolops/source", file, which], {
     stdio: ["ignore", "pipe", "inherit"]
@@ -57,10 +57,12 @@ const bySockets = async (port: number, seconds: number): Promise<number> => {
   return answers / ((performance.now() - begun) / 1000)
 }
 
-const probes = async ({ quick }: Settings): Promise<Group> => {
-  const [bare, routes] = [await started("bare"), await started("routes")]
+/** The least that `wrk` measures for. */
+const seconds = 1
+
+const probes = async (): Promise<Group> => {
+  const [bare, routes, spans] = [await started("bare"), await started("routes"), await started("spans")]
   const hasWrk = spawnSync("wrk", ["-v"]).error === undefined
-  const seconds = quick ? 1 : 2
   const measure = (port: number) => hasWrk ? byWrk(port, seconds) : bySockets(port, seconds)
   return {
     name: `health: /healthz, requests a second from ${hasWrk ? "wrk" : "sockets of our own"}`,
@@ -74,11 +76,17 @@ const probes = async ({ quick }: Settings): Promise<Group> => {
         baseline: "bare node:http",
         goal: 0.85,
         atLeast: true
+      },
+      {
+        name: "HealthRoutes, with a span of each probe",
+        run: () => measure(spans.port),
+        figure: true,
+        ops: 1,
+        baseline: "bare node:http"
       }
     ],
     close: () => {
-      bare.child.kill()
-      routes.child.kill()
+      for (const { child } of [bare, routes, spans]) child.kill()
     }
   }
 }
@@ -100,7 +108,7 @@ const reports = async (): Promise<Group> => {
     ),
     { disableLogger: true }
   )
-  const told = await (await handler(new Request("http://localhost/health"))).json()
+  const told: any = await (await handler(new Request("http://localhost/health"))).json()
   if (Object.keys(told.checks).length !== 50) throw new Error("not all checks are told")
 
   /** Microseconds for one, of `n` one after the other. */
@@ -137,4 +145,4 @@ const reports = async (): Promise<Group> => {
   }
 }
 
-export default async (settings: Settings): Promise<ReadonlyArray<Group>> => [await reports(), await probes(settings)]
+export default async (_settings: Settings): Promise<ReadonlyArray<Group>> => [await reports(), await probes()]

@@ -1,11 +1,11 @@
 /**
  * `node server.ts bare` answers every request as `/healthz` does, with `node:http` alone; `node server.ts routes` serves
- * `HealthRoutes`. Both print their port.
+ * `HealthRoutes` without spans or log lines of probes, `spans` with spans. Each prints its port.
  */
 import { NodeHttpServer } from "@effect/platform-node"
 import { Effect, Layer } from "effect"
 import { HealthCheck, HealthRegistry, HealthRoutes } from "effect-toolops/health"
-import { HttpRouter, HttpServer } from "effect/http"
+import { HttpMiddleware, HttpRouter, HttpServer } from "effect/http"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 
@@ -23,7 +23,7 @@ const bare = () => {
   server.listen(0, "127.0.0.1", () => console.log((server.address() as AddressInfo).port))
 }
 
-const routes = () => {
+const routes = (hasSpans: boolean) => {
   const Checks = HealthRegistry.layerCheck(HealthCheck.make({ name: "always", check: Effect.void }))
   const Told = Layer.effectDiscard(Effect.map(HttpServer.HttpServer, ({ address }) => {
     if ("port" in address) console.log(address.port)
@@ -37,10 +37,11 @@ const routes = () => {
   )
   Effect.runFork(Layer.launch(
     Layer.merge(Told, Server).pipe(
+      Layer.provide(hasSpans ? Layer.empty : HttpMiddleware.layerTracerDisabledForUrls(["/healthz"])),
       Layer.provide(NodeHttpServer.layerServer(() => createServer(), { port: 0, host: "127.0.0.1" }))
     )
   ))
 }
 
 if (process.argv[2] === "bare") bare()
-else routes()
+else routes(process.argv[2] === "spans")
