@@ -23,7 +23,7 @@ import { compile, type RoleRules, type Rule } from "./internal/rbac.ts"
  *   nothing.
  * - `deniedTools`: tools that holders of the role may do nothing with.
  * - `permissions`: single grants, written `[tool:]<tool>:<action>`, for example `github:*:list` or `tool:echo:call`. A
- *   first part `tool` is always the prefix.
+ *   first part `tool` is always the prefix; `tool:*:<action>`, which could be read in two ways, is refused.
  *
  * Tools are an exact id (`github:search`), a namespace (`github:*`) or `*`; actions an exact name or `*`.
  *
@@ -79,6 +79,13 @@ const checkAction = (field: string, action: string): string => {
 
 const parsePermission = (field: string, permission: string): Rule => {
   const parts = permission.split(":")
+  // Meant for a namespace called `tool`, it would grant everything.
+  if (parts.length === 3 && parts[0] === "tool" && parts[1] === "*") {
+    throw new TypeError(
+      `${where}: ${field}: ${JSON.stringify(permission)} is ambiguous; write "*:<action>" for every tool, or ` +
+        `"tool:tool:*:<action>" for those of a namespace called tool`
+    )
+  }
   if (parts[0] === "tool") parts.shift()
   const action = parts.pop() ?? ""
   const tool = parts.join(":")
@@ -90,13 +97,20 @@ const parsePermission = (field: string, permission: string): Rule => {
   return { tool, action: checkAction(field, action), text: `permission ${permission}` }
 }
 
-const parseRole = (name: string, role: Role): RoleRules => {
+// What stands behind an object is nobody's policy: `{ __proto__: ... }` would hide a role, or bring members along.
+const isPlain = (value: unknown): value is object => {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype === null || Object.getPrototypeOf(prototype) === null
+}
+
+const parseRole = (name: string, given: Role): RoleRules => {
   const field = (member: string) => `${member} of role ${JSON.stringify(name)}`
   if (name.length === 0) throw new TypeError(`${where}: a role must have a name`)
-  if (typeof role !== "object" || role === null) {
-    throw new TypeError(`${where}: role ${JSON.stringify(name)} must be an object`)
-  }
-  Check.known(`${where}: role ${JSON.stringify(name)}`, role, Object.keys(roleNames))
+  if (!isPlain(given)) throw new TypeError(`${where}: role ${JSON.stringify(name)} must be an object, and a plain one`)
+  Check.known(`${where}: role ${JSON.stringify(name)}`, given, Object.keys(roleNames))
+  // Own members only.
+  const role: Role = Object.assign(Object.create(null) as object, given)
   const allowedTools = strings(field("allowedTools"), role.allowedTools)
   const deniedTools = strings(field("deniedTools"), role.deniedTools)
   const allowedActions = strings(field("allowedActions"), role.allowedActions)
@@ -178,9 +192,7 @@ const checkInheritance = (roles: ReadonlyMap<string, RoleRules>): void => {
  */
 export const make = (options: Options): Authorizer.Service => {
   Check.known(where, options, ["roles", "defaultRole", "mode", "scopeHierarchy"])
-  if (typeof options.roles !== "object" || options.roles === null) {
-    throw new TypeError(`${where}: roles must be an object`)
-  }
+  if (!isPlain(options.roles)) throw new TypeError(`${where}: roles must be an object, and a plain one`)
   const roles = new Map(Object.entries(options.roles).map(([name, role]) => [name, parseRole(name, role)]))
   checkInheritance(roles)
   const { defaultRole } = options

@@ -73,7 +73,8 @@ const randomRoles = (random: () => number): Record<string, Role> => {
       deniedTools: some(patterns.slice(1), 0.04),
       allowedActions: some([...actions, "*"], 0.3),
       permissions: some(patterns, 0.06).map((pattern) =>
-        `${random() < 0.5 || pattern.startsWith("tool:") ? "tool:" : ""}${pattern}:${
+        // With the prefix, `*` could be read in two ways, and is refused.
+        `${pattern !== "*" && (random() < 0.5 || pattern.startsWith("tool:")) ? "tool:" : ""}${pattern}:${
           [...actions, "*"][Math.floor(random() * 4)]
         }`
       )

@@ -64,6 +64,27 @@ describe("Rbac", () => {
       assert.isTrue(allows(rbac, held("root", "admin"), "echo"))
     })
 
+    it("is not to be had from what every object inherits", () => {
+      const prototype = Object.prototype as unknown as { permissions?: ReadonlyArray<string> }
+      Object.defineProperty(prototype, "permissions", { value: ["*:*"], configurable: true })
+      try {
+        assert.isFalse(allows(of({ a: {} }), held("a"), "echo"))
+      } finally {
+        delete prototype.permissions
+      }
+      // A role may be called anything that JSON can say.
+      const named = of(JSON.parse("{\"__proto__\":{\"permissions\":[\"echo:call\"]}}"))
+      assert.isTrue(allows(named, held("__proto__"), "echo"))
+      assert.isFalse(allows(named, held("constructor"), "echo"))
+    })
+
+    it("may be for every tool of a namespace called tool", () => {
+      const rbac = of({ a: { permissions: ["tool:tool:*:call"] }, b: { permissions: ["*:call"] } })
+      assert.isTrue(allows(rbac, held("a"), "tool:echo"))
+      assert.isFalse(allows(rbac, held("a"), "github:search"))
+      assert.isTrue(allows(rbac, held("b"), "github:search"))
+    })
+
     it("reaches names exactly", () => {
       const rbac = of({ a: { permissions: ["github:search:call", "echo:call", "files:*:call"] } })
       for (
@@ -279,6 +300,12 @@ describe("Rbac", () => {
       ["a text for a list", { roles: { a: { allowedTools: "*" } } }, /array/],
       ["a number in a list", { roles: { a: { deniedTools: [1] } } }, /array of strings/],
       ["a role that is none", { roles: { a: null } }, /must be an object/],
+      ["a role that is a list", { roles: { a: [] } }, /must be an object/],
+      // As somebody writes it who means a role of that name.
+      ["roles behind an object", { roles: { __proto__: { admin: { allowedTools: ["*"] } } } }, /plain/],
+      ["members behind a role", { roles: { a: { __proto__: { permissions: ["*:*"] } } } }, /plain/],
+      ["roles of a class", { roles: new (class Roles {})() }, /plain/],
+      ["every tool or those of a namespace", { roles: { a: { permissions: ["tool:*:call"] } } }, /ambiguous/],
       ["an unknown mode", { roles: {}, mode: "off" }, /mode/],
       ...["git*", "*:search", "github:", ":search", "a:b:c", "", "github:se*", "**", "a b", "github/search"].map(
         (pattern) =>
