@@ -43,7 +43,8 @@ export const bearer = (
   Effect.map(toOption(authorization(headers, "bearer")), Option.map((token) => Redacted.make(token)))
 
 /**
- * The user name and the password of `Authorization: Basic <base64>` (RFC 7617, in UTF-8).
+ * The user name and the password of `Authorization: Basic <base64>` (RFC 7617, in UTF-8). None without that header or with
+ * another scheme, a failure when it is not canonical base64, has no colon or holds a control character.
  *
  * @category headers
  * @since 0.1.0
@@ -64,10 +65,17 @@ export const basic = (
       : Effect.succeedSome({ username: text.slice(0, colon), password: Redacted.make(text.slice(colon + 1)) })
   })
 
+// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
+const controls = /[\u0000-\u001f\u007f-\u009f]/
+
 const decodeBasic = (encoded: string): string | undefined => {
   try {
-    const bytes = Uint8Array.from(atob(encoded), (char) => char.charCodeAt(0))
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes)
+    const binary = atob(encoded)
+    // One spelling for one credential (RFC 4648, 3.5).
+    if (btoa(binary) !== encoded) return undefined
+    const bytes = Uint8Array.from(binary, (char) => char.charCodeAt(0))
+    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes)
+    return controls.test(text) ? undefined : text
   } catch {
     return undefined
   }

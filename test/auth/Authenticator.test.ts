@@ -187,13 +187,25 @@ describe("Authenticator", () => {
         assert.deepStrictEqual(yield* read(encode("ada:pass:word")), ["ada", "pass:word"])
         assert.deepStrictEqual(yield* read(encode("jürgen:pässword")), ["jürgen", "pässword"])
         assert.deepStrictEqual(yield* read(encode(":")), ["", ""])
+        // Two names, and not one.
+        assert.deepStrictEqual(yield* read(encode("\ufeffada:pw")), ["\ufeffada", "pw"])
         for (
           const text of [
             encode("ada"),
             Buffer.from([0xff, 0x3a]).toString("base64"),
             "a",
             "",
-            encode("a:".repeat(20_000))
+            encode("a:".repeat(20_000)),
+            // Another spelling of `a:`, `a:b` without its padding, and base64url.
+            "YTp=",
+            "YTr=",
+            "YTpi=",
+            "YTo",
+            "YTr_",
+            encode("a\0da:pw"),
+            encode("ada:p\u007fw"),
+            encode("ada:pw\r\n"),
+            encode("ada:\u0085pw")
           ]
         ) {
           assert.strictEqual(yield* read(text), "InvalidCredentials", text.slice(0, 20))
