@@ -19,10 +19,11 @@ import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { jwksCheck } from "../health/internal/partChecks.ts"
-import { boundedFetch, checkUrl, FetchFailure } from "../internal/boundedFetch.ts"
+import { boundedFetch, FetchFailure } from "../internal/boundedFetch.ts"
 import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
 import { type AuthError, refused } from "./AuthError.ts"
+import { checkEndpoint } from "./internal/endpoint.ts"
 import * as JwtKey from "./internal/jwtKey.ts"
 import { type KeySet, lifetime, readKeys } from "./internal/keySet.ts"
 
@@ -31,7 +32,7 @@ import { type KeySet, lifetime, readKeys } from "./internal/keySet.ts"
  *
  * - `keys`: how many keys are usable. `skipped`: how many were of no use, by reason.
  * - `age`: milliseconds since the set was fetched. `undefined` before the first fetch.
- * - `usable`: false when every token is refused, because there is no set or it is too old.
+ * - `usable`: false when every token is refused, because there is no set, no usable key in it, or it is too old.
  * - `failures`: fetches that have failed since the last that did not.
  *
  * @category models
@@ -68,12 +69,13 @@ export class Jwks extends Context.Service<Jwks, {
 /**
  * Where the set is and how long it counts.
  *
- * - `url`: https, or http on loopback. Redirects are not followed.
+ * - `url`: https, or http on loopback, without a fragment. Redirects are not followed.
  * - `allowInsecureHttp`: true allows http elsewhere: anybody between here and there can then make tokens. Default false.
  * - `timeToLive`: how old a set may get before it is fetched again, where the server does not say. Default 10 minutes.
  * - `maxTimeToLive`: the same where the server says more. Default 1 hour.
  * - `maxStale`: how much longer the last good set is used while it cannot be fetched. Default 1 hour; 0 is allowed.
- * - `cooldown`: how long after a fetch for an unknown key id until the next such fetch. Default 30 seconds.
+ * - `cooldown`: how long after a fetch for an unknown key id until the next such fetch. Tokens with an unknown key id are
+ *   refused at once meanwhile, as `KeyNotFound`, also one whose key came that moment. Default 30 seconds.
  * - `timeout`: how long a fetch may take. Default 5 seconds.
  * - `maxBytes`: the largest body that is read. Default and most 1 MiB.
  * - `maxKeys`: a set with more keys is refused. Default 100, at most 1,000.
@@ -120,7 +122,7 @@ const check = (where: string, options: Options): Settings => {
   Check.known(where, options, Object.keys(optionNames))
   const maxTimeToLive = Check.millis(where, "maxTimeToLive", options.maxTimeToLive ?? "1 hour")
   return {
-    url: checkUrl(where, options.url, options.allowInsecureHttp === true),
+    url: checkEndpoint(where, options.url, options.allowInsecureHttp === true),
     timeToLive: Math.min(maxTimeToLive, Check.millis(where, "timeToLive", options.timeToLive ?? "10 minutes")),
     maxTimeToLive,
     maxStale: Check.millis(where, "maxStale", options.maxStale ?? "1 hour", { allowZero: true }),
@@ -231,7 +233,7 @@ const fromSettings = (
           keys: set?.keys.length ?? 0,
           skipped: { ...set?.skipped },
           age: set === undefined ? undefined : now - set.fetchedAt,
-          usable: usable(now) !== undefined,
+          usable: (usable(now)?.keys.length ?? 0) > 0,
           failures
         })
       })

@@ -66,7 +66,7 @@ export interface VerifyOptions {
 }
 
 /**
- * A key to verify with. A `kid` is compared with the one of the token.
+ * A key to verify with. A `kid` is compared with the one of the token; that of a `jwk` is a member of the `jwk`.
  *
  * - `secret`: for HMAC, at least as long as the hash of each allowed algorithm (32, 48, 64 bytes); text is UTF-8.
  * - `jwk`: a public JSON Web Key. `pem`: a public key (`BEGIN PUBLIC KEY`) or a certificate, of which

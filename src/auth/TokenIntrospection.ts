@@ -35,8 +35,8 @@ import { parseStrictBytes } from "./internal/strictJson.ts"
 /**
  * Whom to ask and what to make of the answer.
  *
- * - `url`: the introspection endpoint: https, or http on loopback; `allowInsecureHttp: true` allows http elsewhere.
- *   Redirects are not followed: the token and the secret go nowhere else.
+ * - `url`: the introspection endpoint: https, or http on loopback; `allowInsecureHttp: true` allows http elsewhere. No
+ *   fragment. Redirects are not followed: the token and the secret go nowhere else.
  * - `clientId`, `clientSecret`: who asks. `clientAuthentication`: in the `Authorization` header (`basic`, default) or in
  *   the body (`post`).
  * - `audience`: who this server is; the answer's `aud` must name it, or one of the list. `false` takes tokens that were

@@ -264,6 +264,20 @@ describe("Jwks", () => {
         assert.strictEqual(status.skipped["not a public key"], 2)
       }))
 
+    it.effect("may be no key at all, and then the set is not usable", () =>
+      Effect.gen(function*() {
+        const reply: { current: Reply } = { current: setOf(jwk(one.publicKey, { kid: "1" })) }
+        const { judge, jwks } = yield* served(reply)
+        yield* jwks.refresh
+        assert.isTrue((yield* jwks.status).usable)
+        for (const set of [setOf(), setOf({ kty: "new", kid: "1" })]) {
+          reply.current = set
+          yield* jwks.refresh
+          assert.deepInclude(yield* jwks.status, { usable: false, keys: 0, failures: 0 })
+          assert.strictEqual(yield* judge(signed(one.privateKey, "1")), "KeyNotFound")
+        }
+      }))
+
     const bad: ReadonlyArray<readonly [string, unknown, Partial<Jwks.Options>?]> = [
       ["two keys with one id", setOf(jwk(one.publicKey, { kid: "1" }), jwk(two.publicKey, { kid: "1" })).body],
       ["too many keys", setOf(jwk(one.publicKey, { kid: "1" }), jwk(two.publicKey, { kid: "2" })).body, { maxKeys: 1 }],
@@ -301,6 +315,8 @@ describe("Jwks", () => {
         ["http://localhost.evil.example/jwks", false],
         ["https://user:pass@issuer.example/jwks", false],
         ["file:///etc/passwd", false],
+        ["https://issuer.example/jwks#keys", false],
+        ["https://issuer.example/jwks#", false],
         ["/jwks", false]
       ] as const
     ) {

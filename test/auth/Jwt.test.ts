@@ -594,6 +594,10 @@ describe("Jwt", () => {
       ["two keys with one id", {
         keys: [{ secret: Redacted.make(secret), kid: "a" }, { secret: Redacted.make(secret), kid: "a" }]
       }, /two keys/],
+      ["a kid beside a JWK", {
+        algorithms: ["RS256"],
+        keys: [{ jwk: jwkOf(rsa.publicKey), kid: "a" }]
+      }, /member of the jwk/],
       ["a key of two kinds", { keys: [{ secret: Redacted.make(secret), pem: "" }] }, /exactly one/],
       ["a tolerance of an hour", { clockTolerance: "1 hour" }, /clockTolerance/],
       ["an endless token", { maxBytes: 1_000_000 }, /maxBytes/],

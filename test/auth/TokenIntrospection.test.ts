@@ -384,6 +384,7 @@ describe("TokenIntrospection", () => {
     for (
       const given of [
         { url: "http://issuer.example" },
+        { url: "https://issuer.example/introspect#x" },
         { clientId: "" },
         { clientSecret: "secret" as never },
         { audience: undefined as never },

@@ -1,11 +1,11 @@
 import * as DateTime from "effect/DateTime"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import * as Redacted from "effect/Redacted"
-import { checkUrl } from "../../internal/boundedFetch.ts"
 import * as Check from "../../internal/options.ts"
 import * as AuthError from "../AuthError.ts"
 import * as Identity from "../Identity.ts"
 import type { Options } from "../TokenIntrospection.ts"
+import { checkEndpoint } from "./endpoint.ts"
 import { at, claimPath, isFor, isName, millisOf, scopesOf, strings } from "./jwtClaims.ts"
 import { isObject } from "./strictJson.ts"
 
@@ -52,7 +52,7 @@ export const check = (where: string, options: Options) => {
     throw new RangeError(`${where}: clockTolerance must be at most 5 minutes, got ${clockTolerance} ms`)
   }
   return {
-    url: checkUrl(where, options.url, options.allowInsecureHttp === true),
+    url: checkEndpoint(where, options.url, options.allowInsecureHttp === true),
     clientId,
     clientSecret,
     isBasic: Check.oneOf(where, "clientAuthentication", options.clientAuthentication ?? "basic", ["basic", "post"]) ===

@@ -94,6 +94,7 @@ export const checkKeys = (
     if (Object.keys(key).filter((member) => member !== "kid").length !== 1) {
       throw new TypeError(`${name} must have exactly one of secret, jwk and pem`)
     }
+    if ("jwk" in key && "kid" in key) throw new TypeError(`${name}: the kid of a jwk is a member of the jwk`)
     const kid: unknown = "jwk" in key ? isObject(key.jwk) ? key.jwk.kid : undefined : key.kid
     if (kid !== undefined) {
       if (typeof kid !== "string" || kid === "") throw new TypeError(`${name}: kid must be a non-empty string`)
