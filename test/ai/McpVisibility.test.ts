@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, DateTime, Effect, Exit, Latch, Layer, Ref, Schema } from "effect"
+import { Cause, DateTime, Effect, Exit, Latch, Layer, Logger, Ref, Schema } from "effect"
 import type { ToolCall } from "effect-toolops"
 import { McpOps, ToolkitOps, ToolPolicy } from "effect-toolops/ai"
 import { Authenticator, AuthError, AuthMiddleware, Authorizer, Identity, Rbac } from "effect-toolops/auth"
@@ -217,6 +217,44 @@ describe("McpOps.visibility", () => {
       yield* Ref.set(policy, Authorizer.make(({ tool }) => tool.id === "notes:add"))
       assert.deepStrictEqual(yield* listOf(url, "ada;reader"), ["notes_add"])
     }))
+
+  for (const revision of ["2026-07-28", "2025-11-25"] as const) {
+    it.live(`decides on the arguments of a call, and lists what dies without them for nobody, in ${revision}`, () => {
+      const logged: Array<string> = []
+      const watching = Logger.make(({ message }) => logged.push(String(message)))
+      const inputs: Array<unknown> = []
+      const authorizer = Authorizer.make(({ input, tool }) => {
+        if (tool.id === "notes:add") return true
+        if (tool.id !== "docs:read") return false
+        inputs.push(input)
+        return (input as typeof Text.Type).text.startsWith("mine")
+      })
+      return Effect.gen(function*() {
+        const url = yield* start({ authorizer })
+        const speak = yield* rpc(url, revision, { "x-user": "ada" })
+        ran.length = 0
+        for (let i = 0; i < 2; i++) {
+          const { body } = yield* speak("tools/list", {})
+          const listed = JSON.parse(body).result.tools.map((tool: { readonly name: string }) => tool.name)
+          assert.deepStrictEqual(listed, ["notes_add"])
+        }
+        assert.strictEqual(logged.filter((line) => line.includes("left out of lists")).length, 1)
+        inputs.length = 0
+        const own = yield* speak("tools/call", { name: "docs_read", arguments: { text: "mine", more: 1 } })
+        assert.deepStrictEqual(JSON.parse(own.body).result.structuredContent, { text: "mine" })
+        // As the pipeline sees them, both times.
+        assert.deepStrictEqual(inputs, [{ text: "mine" }, { text: "mine" }])
+        assert.deepStrictEqual(ran, ["docs_read"])
+        // Neither another's, nor arguments that the policy dies of.
+        for (const input of [{ text: "yours" }, { text: 7 }, {}, undefined]) {
+          const hidden = yield* speak("tools/call", { name: "docs_read", arguments: input })
+          const absent = yield* speak("tools/call", { name: "docs_reax", arguments: input })
+          assert.deepStrictEqual({ ...hidden, body: hidden.body.replaceAll("docs_read", "docs_reax") }, absent)
+        }
+        assert.deepStrictEqual(ran, ["docs_read"])
+      }).pipe(Effect.provide(Logger.layer([watching])))
+    })
+  }
 
   it.live("shows a tool for which nothing but scopes are missing, where asked to", () =>
     Effect.gen(function*() {

@@ -1,12 +1,14 @@
 import * as McpServer from "effect/ai/McpServer"
-import type * as Tool from "effect/ai/Tool"
+import * as Tool from "effect/ai/Tool"
 import type * as Toolkit from "effect/ai/Toolkit"
+import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { Authenticator } from "../../auth/Authenticator.ts"
 import type { AuthError } from "../../auth/AuthError.ts"
-import { Authorizer, decide, type Decision } from "../../auth/Authorizer.ts"
+import { Authorizer, decide, type Decision, decision, type Service } from "../../auth/Authorizer.ts"
 import * as Check from "../../internal/options.ts"
 import type { ToolMeta } from "../../ToolMeta.ts"
 import { ToolPipeline } from "../../ToolPipeline.ts"
@@ -44,7 +46,9 @@ export interface VisibilityOptions extends ToolPolicy.Options {
  *
  * **Gotchas**
  *
- * A list has no input, so a policy that looks at the input is asked with `undefined` whether a tool is to be seen at all.
+ * A call is decided on its arguments, and a list has none: a policy that looks at the input is asked with `undefined`
+ * whether a tool is to be seen at all. One that says no, or dies of it, leaves the tool out of lists, though some calls of
+ * it pass; one that dies is told to the operator once for each tool.
  *
  * Put `authenticate`, if you need it, inside: around `visibility` it would answer a caller without credentials in another
  * way where there is a tool than where there is none.
@@ -80,32 +84,52 @@ export const visibility = <Tools extends Record<string, Tool.Any>>(
   Check.known(where, options, ["namespace", "missingScopes"])
   const showsMissingScopes =
     Check.oneOf(where, "missingScopes", options.missingScopes ?? "hide", ["hide", "show"]) === "show"
-  const metas = new Map(
-    Object.values<Tool.Any>(toolkit.tools).map((tool) => [tool.name, ToolPolicy.sharedMetaOf(tool, options)])
+  const shown = new Map(
+    Object.values<Tool.Any>(toolkit.tools).map((tool): [string, Shown] => [
+      tool.name,
+      { meta: ToolPolicy.sharedMetaOf(tool, options), decode: decoderOf(tool) }
+    ])
   )
-  const isVisible = (decision: Decision): boolean =>
-    decision.allow || (showsMissingScopes && decision.missingScopes.length > 0)
+  const isVisible = (decided: Decision): boolean =>
+    decided.allow || (showsMissingScopes && decided.missingScopes.length > 0)
 
   return McpServer.visibility(Effect.gen(function*() {
     const authorizer = yield* Authorizer
     const callerOf = rememberingCallers(yield* Authenticator)
     const record = yield* makeRecord
-    const ask = (options: McpServer.MiddlewareOptions, tool: ToolMeta): Effect.Effect<boolean, AuthError> =>
+    const listing = forLists(authorizer)
+    const ask = (
+      options: McpServer.MiddlewareOptions,
+      tool: ToolMeta,
+      input: unknown,
+      by = authorizer
+    ): Effect.Effect<boolean, AuthError> =>
       Effect.flatMap(callerOf(options), (identity) => {
-        const decision = decide(authorizer, { identity, tool, action: "call", input: undefined })
-        return Effect.isEffect(decision) ? Effect.map(decision, isVisible) : Effect.succeed(isVisible(decision))
+        const decided = decide(by, { identity, tool, action: "call", input })
+        return Effect.isEffect(decided) ? Effect.map(decided, isVisible) : Effect.succeed(isVisible(decided))
       })
+    const mayCall = (options: McpServer.MiddlewareOptions, { decode, meta }: Shown): Effect.Effect<boolean> =>
+      Effect.flatMap(
+        inputOf(decode, options.payload),
+        ({ fits, input }) =>
+          Effect.matchEffect(ask(options, meta, input), {
+            onFailure: (error) =>
+              // What does not even fit is no reason to say that there is a tool.
+              fits && error.reason._tag === "AuthUnavailable"
+                ? Effect.succeed(true)
+                : Effect.as(record(options, meta, input), false),
+            onSuccess: (visible) => visible ? Effect.succeed(true) : Effect.as(record(options, meta, input), false)
+          })
+      )
     return (options: McpServer.MiddlewareOptions) => {
-      const tool = metas.get(options.target)
+      const tool = shown.get(options.target)
       switch (options.method) {
         case "tools/list":
-          return tool === undefined ? Effect.succeed(true) : Effect.mapError(ask(options, tool), toMcpError)
+          return tool === undefined
+            ? Effect.succeed(true)
+            : Effect.mapError(ask(options, tool.meta, undefined, listing), toMcpError)
         case "tools/call":
-          return tool === undefined ? Effect.succeed(true) : Effect.matchEffect(ask(options, tool), {
-            onFailure: (error) =>
-              error.reason._tag === "AuthUnavailable" ? Effect.succeed(true) : Effect.as(record(options, tool), false),
-            onSuccess: (visible) => visible ? Effect.succeed(true) : Effect.as(record(options, tool), false)
-          })
+          return tool === undefined ? Effect.succeed(true) : mayCall(options, tool)
         // Resources and prompts are none of a toolkit's.
         default:
           return Effect.succeed(true)
@@ -114,24 +138,81 @@ export const visibility = <Tools extends Record<string, Tool.Any>>(
   }))
 }
 
+interface Shown {
+  readonly meta: ToolMeta
+  readonly decode: (input: unknown) => Effect.Effect<unknown, unknown>
+}
+
+// As the server decodes them, so that both decisions on a call are about the same.
+const decoderOf = (tool: Tool.Any): Shown["decode"] => {
+  const schema = tool.parametersSchema
+  if (!Schema.isSchema(schema)) return Effect.succeed
+  const onExcessProperty = Tool.getStrictMode(tool) === true ? "error" : "ignore"
+  // A schema that needs services finds them where the handlers do, or counts as one that nothing fits.
+  return Schema.decodeUnknownEffect(schema as Schema.Codec<unknown, unknown>, { onExcessProperty })
+}
+
+/** The arguments of a call as the pipeline will see them: decoded, or as they came where they do not fit. */
+const inputOf = (
+  decode: Shown["decode"],
+  payload: unknown
+): Effect.Effect<{ readonly fits: boolean; readonly input: unknown }> => {
+  const sent = typeof payload === "object" && payload !== null && "arguments" in payload ? payload.arguments : undefined
+  const raw = sent ?? {}
+  return Effect.matchCauseEffect(decode(raw), {
+    onFailure: (cause) =>
+      Cause.hasInterruptsOnly(cause) ? Effect.interrupt : Effect.succeed({ fits: false, input: raw }),
+    onSuccess: (input) => Effect.succeed({ fits: true, input })
+  })
+}
+
+const hidden = decision(false, "died where a list was asked for")
+
+/**
+ * The same authorizer where there is no input to look at: one that dies of that hides the tool it was asked about, and no
+ * other. The operator is told once, without what was thrown.
+ */
+const forLists = (authorizer: Service): Service => {
+  const told = new Set<string>()
+  return {
+    authorize: (request) =>
+      Effect.catchCause(Effect.suspend(() => authorizer.authorize(request)), (cause) => {
+        const died = cause.reasons.find(Cause.isDieReason)
+        if (died === undefined) return Effect.failCause(cause)
+        if (told.has(request.tool.id)) return Effect.succeed(hidden)
+        told.add(request.tool.id)
+        return Effect.as(
+          Effect.annotateLogs(
+            Effect.logError("effect-toolops: the authorizer died, so a tool is left out of lists"),
+            {
+              tool: request.tool.id,
+              "error.type": died.defect instanceof Error ? died.defect.constructor.name : typeof died.defect
+            }
+          ),
+          hidden
+        )
+      })
+  }
+}
+
 // Past so many at once, callers wait for their record: a flood of them must not pile up.
 const maxRecording = 1_000
 
 /** Sends a call that is refused through the pipeline, for what the stages write down of it. */
 const makeRecord: Effect.Effect<
-  (options: McpServer.MiddlewareOptions, tool: ToolMeta) => Effect.Effect<void>,
+  (options: McpServer.MiddlewareOptions, tool: ToolMeta, input: unknown) => Effect.Effect<void>,
   never,
   ToolPipeline | Scope.Scope
 > = Effect.gen(function*() {
   const pipeline = yield* ToolPipeline
   const scope = yield* Effect.scope
   let recording = 0
-  return (options, tool) =>
+  return (options, tool, input) =>
     Effect.withFiber((fiber) => {
       const http = httpRequest(fiber.context)
       recording += 1
       // The decision is the same as a moment ago. Should it be another by now, there is still nothing to run.
-      const refused = pipeline.run({ tool, input: undefined }, Effect.interrupt).pipe(
+      const refused = pipeline.run({ tool, input }, Effect.interrupt).pipe(
         Effect.updateContext((context: Context.Context<never>) => withRequest(context, options, http)),
         Effect.ignoreCause,
         Effect.ensuring(Effect.sync(() => {
