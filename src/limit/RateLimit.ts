@@ -85,7 +85,8 @@ export interface Options {
 
 /**
  * The network address of whoever is calling, by which anonymous callers are told apart. `HttpAuth` and `McpOps` set it to
- * the socket's, unless it has been set outside of them.
+ * the socket's, unless it has been set outside of them. IPv6 addresses that share their first 64 bits count as one peer,
+ * because one host mostly has all of them; an IPv4 address within an IPv6 one counts as the IPv4 address.
  *
  * **Gotchas**
  *

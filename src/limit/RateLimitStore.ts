@@ -43,6 +43,7 @@ export interface BucketShape {
 /**
  * The name of a bucket within the store: limit, kind of caller, caller. Callers who come again bring the same one.
  *
+ * - `isAnonymous`: whether the caller is one of those nobody knows, of whom there may be any number. Default false.
  * - `place`: where a store has found the bucket last. It may be gone from there.
  *
  * @category models
@@ -50,10 +51,12 @@ export interface BucketShape {
  */
 export class BucketKey {
   readonly text: string
+  readonly isAnonymous: boolean
   place = -1
 
-  constructor(text: string) {
+  constructor(text: string, isAnonymous = false) {
     this.text = text
+    this.isAnonymous = isAnonymous
   }
 }
 
@@ -186,9 +189,13 @@ export const makeMemory = (where: string, options: MemoryOptions | undefined): R
  * **Details**
  *
  * Full buckets are forgotten a few at a time while calls come in, so there is neither a timer nor a pause. A bucket that
- * is in use is never forgotten. When all `maxKeys` are in use, callers who have none yet share one bucket per limit
- * until there is room, and their own then starts where the shared one is: a flood of invented callers can neither grow
- * the store, nor give anyone a full bucket, nor lock out those who were there before.
+ * is in use is never forgotten. When all `maxKeys` are in use, callers who have none share a bucket until there is room,
+ * and their own then starts where the shared one is: one for each limit and those who are known, and one for each limit
+ * and those who are anonymous. So a flood of invented callers can neither grow the store nor give anyone a full bucket.
+ *
+ * Who has a bucket in use keeps it in a flood. Who has been idle has none, comes as somebody new, and has to share: with
+ * other known callers if anonymous ones are the flood. Choose `maxKeys` above the number of callers who are active within
+ * the longest time that a bucket of theirs takes to fill, and put a `global` limit beside the others.
  *
  * **Gotchas**
  *

@@ -6,6 +6,7 @@ import { RateLimit, RateLimitError, RateLimitStore } from "effect-toolops/limit"
 import { TestClock } from "effect/testing"
 import { inspect } from "node:util"
 import { alice, bob, carol, limited } from "./limited.ts"
+import { used } from "./used.ts"
 
 const echo = ToolMeta.make({ name: "echo" })
 const write = ToolMeta.make({ namespace: "files", name: "write" })
@@ -206,6 +207,67 @@ describe("RateLimit", () => {
         assert.strictEqual(yield* from(""), 0)
         assert.strictEqual(yield* t.count(3, echo, Identity.anonymous), 0)
       }))
+
+    const network: ReadonlyArray<readonly [string, string, boolean]> = [
+      ["2001:db8:1:2::1", "2001:0DB8:0001:0002:ffff:ffff:ffff:ffff", true],
+      ["2001:db8:1:2::1", "2001:db8:1:3::1", false],
+      ["2001:db8::1", "2001:db8::1:2:3:4", true],
+      ["fe80::1%eth0", "fe80::2%eth1", true],
+      ["::ffff:192.0.2.1", "192.0.2.1", true],
+      ["::ffff:c000:201", "192.0.2.1", true],
+      ["::ffff:192.0.2.1", "::ffff:192.0.2.2", false],
+      ["192.0.2.1", "192.0.2.2", false],
+      ["2001:db8::1::1", "2001:db8::1::2", false],
+      ["2001:db8:1:2:3:4:5", "2001:db8:1:2:3:4:6", false],
+      ["2001:db8:1:2:3:4:5:6:7", "2001:db8:1:2:3:4:5:6:8", false],
+      ["2001:db8:1:2::12345", "2001:db8:1:2::12346", false],
+      ["2001:db8:1:2::300.0.0.1", "2001:db8:1:2::300.0.0.2", false],
+      ["unix:/run/a", "unix:/run/b", false]
+    ]
+    for (const [one, other, together] of network) {
+      it.effect(`counts the peers ${one} and ${other} ${together ? "together" : "apart"}`, () =>
+        Effect.gen(function*() {
+          const t = yield* limited({ limits: [{ name: "caller", per: "identity", limit: 1, window: "1 hour" }] })
+          const from = (peer: string) => Effect.provideService(t.count(2, echo), RateLimit.CurrentPeer, peer)
+          assert.strictEqual(yield* from(one), 1)
+          assert.strictEqual(yield* from(other), together ? 0 : 1)
+        }))
+    }
+
+    it.effect("lets no flood of anonymous callers lock out one who is known and comes late", () =>
+      Effect.gen(function*() {
+        const t = yield* limited(
+          { limits: [{ name: "caller", per: "identity", limit: 2, window: "1 hour" }] },
+          RateLimitStore.layerMemory({ maxKeys: 100 })
+        )
+        let passed = 0
+        for (let i = 0; i < 200; i++) {
+          passed += yield* Effect.provideService(t.count(1, echo), RateLimit.CurrentPeer, `10.0.0.${i}`)
+        }
+        assert.strictEqual(passed, 102)
+        assert.strictEqual(yield* t.count(3, echo, alice), 2)
+        assert.strictEqual(yield* t.count(3, echo, bob), 0, "callers who are known share a bucket, too")
+        const refusedAnonymous = yield* Effect.provideService(t.count(1, echo), RateLimit.CurrentPeer, "10.0.1.1")
+        assert.strictEqual(refusedAnonymous, 0)
+      }))
+
+    for (const per of ["identity", "tenant"] as const) {
+      it.effect(`remembers a caller once for all tools of a limit per ${per}`, () =>
+        Effect.gen(function*() {
+          const t = yield* limited({ limits: [{ name: "caller", per, limit: 1000, window: "1 hour" }] })
+          const tools = Array.from({ length: 50 }, (_, i) => t.limits.forTool(ToolMeta.make({ name: `t${i}` })))
+          const callers = Array.from({ length: 1000 }, (_, i) =>
+            Identity.make({ principal: `user-${i}`, tenant: `tenant-${i}` }))
+          const calls = (around: (typeof tools)[number]) =>
+            Effect.forEach(callers, (caller) =>
+              around(t.call(echo, caller), Effect.void), { discard: true })
+          yield* calls(tools[0]!)
+          const start = used()
+          for (const tool of tools) yield* calls(tool)
+          const grown = (used() - start) / callers.length
+          assert.isBelow(grown, 300, "bytes per caller for 49 more tools")
+        }))
+    }
 
     it.effect("does not count an authenticated caller by their peer", () =>
       Effect.gen(function*() {

@@ -2,12 +2,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { RateLimitStore } from "effect-toolops/limit"
 import { TestClock } from "effect/testing"
-import { setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
 import * as Random from "../support/random.ts"
 import { shape, takeOf } from "./bucketShape.ts"
 import { IdealBucket } from "./idealBucket.ts"
 import { suite } from "./RateLimitStoreTest.ts"
+import { used } from "./used.ts"
 
 suite({
   name: "memory",
@@ -15,15 +14,6 @@ suite({
   wait: (millis) => TestClock.adjust(millis),
   slack: 0
 })
-
-setFlagsFromString("--expose-gc")
-const collect = runInNewContext("gc") as () => void
-
-const used = (): number => {
-  collect()
-  const { arrayBuffers, heapUsed } = process.memoryUsage()
-  return arrayBuffers + heapUsed
-}
 
 const memory = (maxKeys: number) =>
   Effect.provide(

@@ -30,7 +30,10 @@ interface Shared {
 interface Space {
   readonly index: number
   spanMillis: number
+  /** For callers who are known. */
   readonly overflow: Shared
+  /** For callers who are anonymous: anybody may be as many of them as they like. */
+  readonly anonymous: Shared
   /** The most that any of its buckets has been given back, with which new ones begin. */
   refunded: number
 }
@@ -94,7 +97,7 @@ export class Buckets {
       const space = this.#spaceFor(shape, now)
       const place = this.#find(take.key)
       // A bucket that is not there is full, unless callers without one have been sharing: then it is as full as theirs.
-      const debt = Math.max(0, (place < 0 ? space.overflow.fullAt : this.#fullAt[place]!) - now)
+      const debt = Math.max(0, (place < 0 ? overflowOf(space, take.key).fullAt : this.#fullAt[place]!) - now)
       const late = take.cost > shape.burst ? Infinity : debt + take.cost * shape.intervalMillis - shape.spanMillis
       take.resetAfterMillis = debt
       take.allowed = late <= tolerance
@@ -119,8 +122,9 @@ export class Buckets {
         this.#insert(take.key, space, fullAt)
         refunded = space.refunded
       } else {
-        space.overflow.fullAt = fullAt
-        refunded = space.overflow.refunded
+        const overflow = overflowOf(space, take.key)
+        overflow.fullAt = fullAt
+        refunded = overflow.refunded
         take.spentFrom = shared
       }
     }
@@ -159,8 +163,9 @@ export class Buckets {
     if (spentUntil === 0 || space === undefined || space.spanMillis !== take.shape.spanMillis) return 0
     const place = take.spentFrom === shared ? -1 : this.#find(take.key)
     if (place < 0 && take.spentFrom !== shared) return 0
-    const fullAt = place < 0 ? space.overflow.fullAt : this.#fullAt[place]!
-    const refunded = place < 0 ? space.overflow.refunded : this.#refunded[place]!
+    const overflow = overflowOf(space, take.key)
+    const fullAt = place < 0 ? overflow.fullAt : this.#fullAt[place]!
+    const refunded = place < 0 ? overflow.refunded : this.#refunded[place]!
     const paidAt = spentUntil - refunded
     // What time has given back already is not given back again, or a late refund would exceed the limit.
     const amount = Math.min(take.cost * take.shape.intervalMillis, paidAt - now)
@@ -169,8 +174,8 @@ export class Buckets {
     const total = isLast ? refunded : refunded + amount
     space.refunded = Math.max(space.refunded, total)
     if (place < 0) {
-      space.overflow.fullAt = fullAt - amount
-      space.overflow.refunded = total
+      overflow.fullAt = fullAt - amount
+      overflow.refunded = total
       return 0
     }
     this.#fullAt[place] = fullAt - amount
@@ -192,6 +197,7 @@ export class Buckets {
         index: this.#spaces.size,
         spanMillis: shape.spanMillis,
         overflow: { fullAt: -Infinity, refunded: 0 },
+        anonymous: { fullAt: -Infinity, refunded: 0 },
         refunded: 0
       }
       this.#spaces.set(shape.name, made)
@@ -209,6 +215,7 @@ export class Buckets {
       if (this.#spaceOf[place] === space.index) this.#fullAt[place] = rescaled(this.#fullAt[place]!)
     }
     space.overflow.fullAt = rescaled(space.overflow.fullAt)
+    space.anonymous.fullAt = rescaled(space.anonymous.fullAt)
     space.spanMillis = spanMillis
   }
 
@@ -258,6 +265,8 @@ export class Buckets {
     this.#spaceOf = spaceOf
   }
 }
+
+const overflowOf = (space: Space, key: BucketKey): Shared => key.isAnonymous ? space.anonymous : space.overflow
 
 /** Writes into a take how full its bucket is. `debt` is how many milliseconds it is from being full. */
 export const report = (take: Take, debt: number): void => {

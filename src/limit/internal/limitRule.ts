@@ -8,6 +8,7 @@ import type { ToolCall } from "../../ToolCall.ts"
 import type { ToolMeta } from "../../ToolMeta.ts"
 import type { Limit, Per } from "../RateLimit.ts"
 import { BucketKey, type BucketShape } from "../RateLimitStore.ts"
+import { peerNetwork } from "./peerNetwork.ts"
 
 // From what an option says to what is worked with: a `LimitRule` per limit, a `ToolRule` per limit and tool.
 
@@ -107,16 +108,24 @@ export const rulesForTool = (rules: ReadonlyArray<LimitRule>, tool: ToolMeta): R
     .filter((rule) => rule.tools?.some((pattern) => matchToolPattern(pattern, tool) !== undefined) ?? true)
     .map((rule) => ({ rule, keyOf: keyOfRule(rule, tool) }))
 
+// Where the tool does not matter, callers are remembered once for all tools.
+const shared = new WeakMap<LimitRule, ToolRule["keyOf"]>()
+
 const keyOfRule = (rule: LimitRule, tool: ToolMeta): ToolRule["keyOf"] => {
   // Names and tool ids hold no `|`, so a key can be taken apart in one way only.
   const start = `${rule.name}|${kinds[rule.per]}|`
   switch (rule.per) {
     case "identity":
-      return keyOfCaller(start)
+    case "tenant": {
+      let keyOf = shared.get(rule)
+      if (keyOf === undefined) {
+        keyOf = rule.per === "identity" ? keyOfCaller(start) : remembered(start, tenantSubject)
+        shared.set(rule, keyOf)
+      }
+      return keyOf
+    }
     case "identity+tool":
       return keyOfCaller(`${start}${tool.id}|`)
-    case "tenant":
-      return remembered(start, tenantSubject)
     case "tool":
     case "global": {
       const key = new BucketKey(rule.per === "tool" ? `${start}${tool.id}` : start)
@@ -129,7 +138,7 @@ const keyOfCaller = (start: string): ToolRule["keyOf"] => {
   const known = remembered(start, callerSubject)
   return (identity, fiber) =>
     identity.method === "anonymous"
-      ? new BucketKey(start + anonymousSubject(fiber.getRef(CurrentPeer)))
+      ? new BucketKey(start + anonymousSubject(fiber.getRef(CurrentPeer)), true)
       : known(identity)
 }
 
@@ -177,7 +186,7 @@ const callerSubject = ({ issuer, principal, tenant }: Identity): string => {
 
 /** Names a caller who has not been authenticated: their peer, or all of them when there is none. */
 const anonymousSubject = (peer: string | undefined): string =>
-  peer === undefined || peer === "" ? "a" : bounded(`p${peer}`)
+  peer === undefined || peer === "" ? "a" : bounded(`p${peerNetwork(peer)}`)
 
 /** Names a tenant. Callers without one count as one tenant. */
 const tenantSubject = (identity: Identity): string =>
