@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Config, ConfigProvider, Effect, Layer, Logger, References, Schema, Tracer } from "effect"
+import { Config, ConfigProvider, Effect, Layer, Logger, Metric, References, Schema, Tracer } from "effect"
 import { Telemetry, TelemetryConfigError } from "effect-toolops/node"
 import { Writable } from "node:stream"
 import { startCollector } from "./collector.ts"
@@ -96,7 +96,7 @@ describe("Telemetry.layer", () => {
     await collector.close()
   })
 
-  it("writes a line of JSON per batch to a stream", async () => {
+  it("writes lines of JSON to a stream, however much there is", async () => {
     let text = ""
     const stream = new Writable({
       write: (chunk, _encoding, done) => {
@@ -111,10 +111,15 @@ describe("Telemetry.layer", () => {
       metrics: { exporter: "stdout" }
     })
     const name = "wo\nrk\u2028\u009b31m"
-    await Effect.runPromise(Effect.withSpan(Effect.void, name).pipe(Effect.provide(Live)))
+    const work = Effect.repeat(Effect.withSpan(Effect.void, name), { times: 99 })
+    const counted = Metric.update(Metric.counter("test.lines"), 1)
+    await Effect.runPromise(Effect.andThen(work, counted).pipe(Effect.provide(Live)))
     const lines = text.trimEnd().split("\n")
     const parsed = lines.map((line) => JSON.parse(line))
-    assert.strictEqual(parsed.find((line) => line.resourceSpans)?.resourceSpans[0].scopeSpans[0].spans[0].name, name)
+    const names = parsed.flatMap((line) => line.resourceSpans ?? []).flatMap(({ scopeSpans }) => scopeSpans)
+      .flatMap(({ spans }) => spans).map((span) => span.name)
+    assert.deepStrictEqual(names, Array.from({ length: 100 }, () => name))
+    assert.isTrue(parsed.some((line) => "resourceMetrics" in line))
     // oxlint-disable-next-line no-control-regex -- control characters are what must not be there
     assert.notMatch(text.replaceAll("\n", ""), /[\u0000-\u001f\u007f-\u009f\u2028]/)
   })

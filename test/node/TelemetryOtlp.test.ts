@@ -277,6 +277,28 @@ describe("Telemetry and a collector", () => {
     assert.isAtMost(at.mostInFlight(), 2)
   })
 
+  it("has room again for what is delivered", async () => {
+    const at = await collector()
+    const telemetry = startTelemetry({ endpoint: at.url, ...traces({ maxQueue: 10 }) })
+    for (let round = 1; round <= 5; round++) {
+      await telemetry.spans(10)
+      await until("a delivery", () => telemetry.sent() === round * 10)
+    }
+    await telemetry.close()
+    assert.deepStrictEqual([at.spans().length, telemetry.lost()], [50, {}])
+  })
+
+  it("reads no more of an answer than it needs", async () => {
+    const at = await collector((response) => {
+      response.writeHead(200).write(Buffer.alloc(1_000_000))
+      return true
+    })
+    const telemetry = startTelemetry({ endpoint: at.url, ...traces() })
+    await telemetry.spans(5)
+    await until("the end of the request", () => telemetry.sent() === 5)
+    await telemetry.close()
+  })
+
   it("ends a request that is not answered in time, and sends the batch again", async () => {
     const at = await collector((response, request) => (request.index === 0 ? hang : accept)(response, request))
     const telemetry = startTelemetry({ endpoint: at.url, requestTimeout: "200 millis", ...traces() })
@@ -326,6 +348,14 @@ describe("Telemetry and a collector", () => {
     assert.strictEqual(at.spans().length, 4321)
     assert.deepStrictEqual([telemetry.sent(), telemetry.lost()], [4321, {}])
     assert.isAtMost(at.mostInFlight(), 2)
+  })
+
+  it("sends the batch that was being written when it closed", async () => {
+    const at = await collector()
+    const telemetry = startTelemetry({ endpoint: at.url, ...traces({ maxBatch: 2000, interval: "1 hour" }) })
+    await telemetry.spans(2000)
+    await telemetry.close()
+    assert.deepStrictEqual([at.spans().length, telemetry.sent(), telemetry.lost()], [2000, 2000, {}])
   })
 
   it("does not wait at its end for a collector that asks for more time than there is", async () => {
