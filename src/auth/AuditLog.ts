@@ -203,7 +203,9 @@ const openConsole = (where: string, options: ConsoleOptions) => {
  *
  * **Gotchas**
  *
- * A line counts as written when the console has taken it, which is no promise that anybody reads it. A pipe that nobody reads
+ * A line counts as written when the console has taken it, which is no promise that anybody reads it. While more
+ * than 1 MiB waits for a reader that does not read, nothing more is written, and after `writeTimeout` records are lost, or in
+ * `required` mode their calls refused. A pipe that nobody reads
  * any more breaks no call and, other than in a program without this layer, does not end the process; records that are
  * written once this is known are lost, and in `required` mode their calls are refused.
  *

@@ -492,6 +492,70 @@ describe("AuditLog", () => {
       assert.strictEqual(code, 0)
     }))
 
+  for (const mode of ["required", "best-effort"] as const) {
+    it.live(
+      `holds little of what nobody reads who could, and goes on when it is read again, ${mode}`,
+      () =>
+        Effect.gen(function*() {
+          const program = `
+          import { Effect } from "effect"
+          import { AuditLog } from "effect-toolops/auth"
+          const record = ${JSON.stringify({ ...record, callId: "x".repeat(200) })}
+          const program = Effect.gen(function*() {
+            const log = yield* AuditLog.AuditLog
+            let most = 0
+            for (let i = 0; i < 40; i++) {
+              yield* Effect.forEach(
+                Array.from({ length: 1000 }),
+                () => Effect.result(log.record(record)),
+                { concurrency: "unbounded", discard: true }
+              )
+              yield* Effect.sleep(5)
+              most = Math.max(most, process.stderr.writableLength)
+            }
+            yield* log.flush
+            const { lost, written } = yield* log.stats
+            console.log("told " + JSON.stringify({ lost, written, most }))
+            yield* Effect.promise(() => new Promise((resolve) => process.stdin.once("data", resolve)))
+            // The reader is back.
+            yield* Effect.eventually(Effect.filterOrFail(
+              Effect.delay(log.stats, 5), () => process.stderr.writableLength === 0
+            ))
+            yield* log.record(record)
+            yield* log.flush
+            console.log("told " + JSON.stringify({ more: (yield* log.stats).written - written }))
+            process.stdin.destroy()
+          })
+          await Effect.runPromise(Effect.provide(
+            program,
+            AuditLog.layerConsole({ mode: ${JSON.stringify(mode)}, writeTimeout: 40, closeTimeout: 1000 })
+          ))
+        `
+          const child = spawn(process.execPath, ["-C", "@effect-toolops/source", "--input-type=module", "-e", program])
+          let out = ""
+          // What the program logs of the sink goes there as well.
+          const heard = () =>
+            Array.from(out.matchAll(/^told (.*)\n/gm), ([, json = ""]) => JSON.parse(json) as Record<string, number>)
+          child.stdout.on("data", (chunk: Buffer) => {
+            out += chunk.toString()
+            if (heard().length !== 1) return
+            child.stderr.resume()
+            child.stdin.write("go\n")
+          })
+          yield* Effect.callback<void>((resume) => {
+            child.on("close", () => resume(Effect.void))
+            return Effect.sync(() => child.kill())
+          })
+          const [stalled, after] = heard()
+          assert.isBelow(stalled?.["most"] ?? Infinity, 3_000_000)
+          assert.isAbove(stalled?.["lost"] ?? 0, 10_000)
+          assert.strictEqual((stalled?.["lost"] ?? 0) + (stalled?.["written"] ?? 0), 40_000)
+          assert.strictEqual(after?.["more"], 1)
+        }),
+      60_000
+    )
+  }
+
   const withOptions = (options: Record<string, unknown>) => ({ ...options, write: works })
   const nonsense: ReadonlyArray<readonly [Record<string, unknown>, RegExp]> = [
     [{ mode: "maybe" }, /^AuditLog\.layer: mode must be one of required, best-effort, got a string$/],

@@ -5,8 +5,28 @@ import type { Sink } from "./auditService.ts"
 
 /** As much of Node's standard streams as is looked at. Other hosts may have none. */
 interface StandardStream {
-  readonly on: (event: "error", listener: () => void) => unknown
+  readonly on: (event: "error" | "drain" | "close", listener: () => void) => unknown
+  readonly off: (event: "error" | "drain" | "close", listener: () => void) => unknown
+  readonly writableLength?: number
 }
+
+/** How much of what the console has taken may wait in memory for a reader, in bytes. One write may exceed it. */
+const maxBuffered = 1024 * 1024
+
+// A reader that has stopped reading without going away: the console would go on to take everything.
+const untilDrained = (stream: StandardStream): Effect.Effect<void> =>
+  Effect.callback<void>((resume) => {
+    if ((stream.writableLength ?? 0) <= maxBuffered) return resume(Effect.void)
+    const events = ["drain", "error", "close"] as const
+    const end = (): void => {
+      for (const event of events) stream.off(event, end)
+      resume(Effect.void)
+    }
+    for (const event of events) stream.on(event, end)
+    return Effect.sync(() => {
+      for (const event of events) stream.off(event, end)
+    })
+  })
 
 const broken = new WeakSet<StandardStream>()
 const watched = new WeakSet<StandardStream>()
@@ -24,7 +44,8 @@ const isBroken = (stream: StandardStream): boolean => {
 const standardStream = (name: "stdout" | "stderr"): StandardStream | undefined => {
   const process: unknown = Reflect.get(globalThis, "process")
   const stream: unknown = typeof process === "object" && process !== null ? Reflect.get(process, name) : undefined
-  return typeof stream === "object" && stream !== null && "on" in stream && typeof stream.on === "function"
+  return typeof stream === "object" && stream !== null && "on" in stream && typeof stream.on === "function" &&
+      "off" in stream && typeof stream.off === "function"
     ? stream as StandardStream
     : undefined
 }
@@ -35,11 +56,14 @@ export const consoleSink = (name: "stdout" | "stderr"): Sink => ({
     Console.consoleWith((console) =>
       Effect.suspend((): Effect.Effect<void, string> => {
         const stream = console === globalThis.console ? standardStream(name) : undefined
-        if (stream !== undefined && isBroken(stream)) return Effect.fail(`${name} is closed`)
-        const lines = records.map(toLine).join("\n")
-        if (name === "stdout") console.log(lines)
-        else console.error(lines)
-        return Effect.void
+        const write = Effect.suspend((): Effect.Effect<void, string> => {
+          if (stream !== undefined && isBroken(stream)) return Effect.fail(`${name} is closed`)
+          const lines = records.map(toLine).join("\n")
+          if (name === "stdout") console.log(lines)
+          else console.error(lines)
+          return Effect.void
+        })
+        return stream === undefined || isBroken(stream) ? write : Effect.andThen(untilDrained(stream), write)
       })
     )
 })
