@@ -130,6 +130,40 @@ describe("the input of a call in the audit log", () => {
       assert.strictEqual(told?.fields?.["q"], "x".repeat(256))
     }))
 
+  // What is cut off must take with it what was whole only with it: by any number of characters, and behind secrets that
+  // made room when they were replaced.
+  const halves: ReadonlyArray<readonly [string, string]> = [
+    ["postgres://u:", "CANARY-password-123456@db/x"],
+    ["-----BEGIN PRIVATE KEY-----\n", `${"CANARY".repeat(20)}\n-----END PRIVATE KEY-----`],
+    ["Bearer ", "CANARYtokenvalue1234567890"],
+    ["", "sk-CANARYCANARYCANARYCANARY"]
+  ]
+
+  it.effect("holds no piece of a secret that the cut has halved", () =>
+    Effect.gen(function*() {
+      const { clear, records, run } = yield* audited({ fields: { "*": ["q"] }, input: "none" })
+      const told = Effect.fnUntraced(function*(q: string) {
+        yield* clear
+        yield* run(write, found, { input: { q } })
+        return String((yield* records)[0]?.input?.fields?.["q"])
+      })
+      for (const [head, rest] of halves) {
+        for (const limit of [256, 1024, 8192]) {
+          for (let over = -1; over <= head.length + rest.length + 1; over += 3) {
+            const room = limit - head.length - rest.length + over
+            const words = "word ".repeat(Math.ceil(room / 5)).slice(0, room - 1)
+            const q = `${words} ${head}${rest} ${"more ".repeat(2000)}`
+            const plain = yield* told(q)
+            assert.notMatch(plain, /CAN/)
+            assert.isTrue(plain.startsWith("word word"))
+            // All of it is replaced by a few characters, so what is at the cut comes to the front.
+            const shrunk = yield* told(`Bearer ${"a".repeat(room - 8)} ${head}${rest} ${"more ".repeat(2000)}`)
+            assert.notMatch(shrunk, /CAN/)
+          }
+        }
+      }
+    }), 60_000)
+
   const Named = Schema.Struct({
     q: Schema.String,
     plain: Redaction.sensitive(Schema.String),

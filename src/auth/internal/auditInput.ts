@@ -124,10 +124,17 @@ const fieldsOf = (input: unknown, names: ReadonlyArray<string>): Input["fields"]
   return out
 }
 
-// A little more is searched than is kept, so that no half of a secret stays because the cut made it look like none.
+/** How much of a text is searched, and the longest secret that is reckoned with at the end of that. */
+const maxSearched = 8192
+const maxSecret = 4096
+
+// More is searched than is kept, so that no half of a secret stays because the cut made it look like none. What is replaced
+// by less brings the end of what was searched nearer: then all behind the last replacement may be such a half.
 const cut = (text: string): string => {
-  const redacted = redactPatterns(text.slice(0, 4 * maxText), replacement)
-  return redacted.length > maxText ? redacted.slice(0, maxText) : redacted
+  const redacted = redactPatterns(text.slice(0, maxSearched), replacement)
+  const isSafe = text.length <= maxSearched || redacted.length >= maxText + maxSecret
+  const end = isSafe ? maxText : Math.min(maxText, redacted.lastIndexOf(replacement) + replacement.length)
+  return redacted.slice(0, end)
 }
 
 const isMarked = (annotations: Schema.Annotations.Annotations | undefined): boolean =>
