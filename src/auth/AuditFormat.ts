@@ -6,6 +6,7 @@
  * @since 0.1.0
  */
 import type { AuditRecord } from "./AuditRecord.ts"
+import { isIpv4, isIpv6 } from "./internal/auditPeer.ts"
 
 /**
  * An event of the OCSF class *API Activity* as JSON.
@@ -75,10 +76,6 @@ const statusOf = ({ decision, kind, outcome }: AuditRecord): keyof typeof status
       return "failure"
   }
 }
-
-const ipv4 = /^\d{1,3}(?:\.\d{1,3}){3}$/
-// Enough to choose a field by. It need not be a valid one.
-const ipv6 = /^[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*$/
 
 /**
  * Turns a record into an event of OCSF 1.3.0, class API Activity (6003): https://schema.ocsf.io/1.3.0/classes/api_activity
@@ -167,7 +164,7 @@ export const toOcsf = (record: AuditRecord): OcsfEvent => {
     },
     src_endpoint: peer === undefined
       ? { name: "unknown" }
-      : ipv4.test(peer) || ipv6.test(peer)
+      : isIpv4(peer) || isIpv6(peer)
       ? { ip: peer }
       : { name: peer },
     resources: [compact({ uid: tool.id, type: "tool", version: tool.digest })],
@@ -175,6 +172,7 @@ export const toOcsf = (record: AuditRecord): OcsfEvent => {
       offset_millis: record.offsetMillis,
       attempts: record.attempts,
       auth_method: caller?.method,
+      issuer: caller?.issuer,
       reason: decision?.reason,
       input: record.input,
       trace_id: record.traceId,
@@ -187,9 +185,8 @@ const compact = (members: Readonly<Record<string, unknown>>): Readonly<Record<st
   Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined))
 
 // Beside line ends nothing that is not printed has a place in CEF: it would end the line for somebody, or command a
-// terminal. The marks turn text around.
-// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
-const unprintable = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g
+// terminal, turn text around, or make two texts look the same.
+const unprintable = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu
 const header = (text: string): string =>
   text.toWellFormed().replace(unprintable, " ").replace(/[\\|]/g, (character) => `\\${character}`)
 
@@ -207,9 +204,9 @@ const severities = { 1: 2, 2: 4, 3: 7, 4: 9 } as const
  * **Details**
  *
  * In the header `\` and `|` are escaped, in extensions `\`, `=`, and line ends as `\n` and `\r`; other control characters
- * become spaces. The event class is kind and outcome, such as `call:denied`. Extensions are those of the dictionary (`rt`,
+ * and those that only format (Unicode Cc and Cf, which cannot be seen) become spaces. The event class is kind and outcome, such as `call:denied`. Extensions are those of the dictionary (`rt`,
  * `externalId`, `suid`, `src`, `act`, `outcome`, `reason`, `cnt`, `destinationServiceName`), and custom ones with labels:
- * tenant, rule, digests, trace and key of the caller.
+ * tenant, rule, digests, trace, key and issuer of the caller.
  *
  * **Example** (A line for a SIEM)
  *
@@ -265,7 +262,8 @@ export const toCef = (record: AuditRecord): string => {
     ...labelled("cs6", "keyId", caller?.keyId),
     ...labelled("cn1", "durationMillis", whole(record.durationMillis)),
     ...labelled("cn2", "attempts", record.attempts),
-    ...labelled("flexString1", "input", input?.fields === undefined ? undefined : JSON.stringify(input.fields))
+    ...labelled("flexString1", "input", input?.fields === undefined ? undefined : JSON.stringify(input.fields)),
+    ...labelled("flexString2", "issuer", caller?.issuer)
   ]
   const text = members
     .filter(([, value]) => value !== undefined)
@@ -283,8 +281,8 @@ const labelled = (
   value === undefined ? [] : [[`${name}Label`, label], [name, value]]
 
 const source = (peer: string | undefined): ReadonlyArray<readonly [string, string | undefined]> =>
-  peer === undefined || ipv4.test(peer)
+  peer === undefined || isIpv4(peer)
     ? [["src", peer]]
-    : ipv6.test(peer)
+    : isIpv6(peer)
     ? [["c6a2Label", "Source IPv6 Address"], ["c6a2", peer]]
     : [["shost", peer]]

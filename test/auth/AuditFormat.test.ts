@@ -122,8 +122,26 @@ describe("AuditFormat.toOcsf", () => {
   }
 
   it("takes a peer for an address only when it looks like one", () => {
-    const endpoints = ["10.0.0.1", "::1", "2001:db8::1", "edge-7"].map((peer) => json({ ...full, peer }).src_endpoint)
-    assert.deepStrictEqual(endpoints, [{ ip: "10.0.0.1" }, { ip: "::1" }, { ip: "2001:db8::1" }, { name: "edge-7" }])
+    const addresses = ["10.0.0.1", "0.0.0.0", "255.255.255.255", "::1", "2001:db8::1", "::", "::ffff:10.0.0.1"]
+    const names = [
+      "edge-7",
+      "999.999.1.1",
+      "256.0.0.1",
+      "1.2.3",
+      "1.2.3.4.",
+      "1.2.3.4.5",
+      "010.0.0.1",
+      ":::",
+      ":",
+      "a:b",
+      "::1]/x"
+    ]
+    for (const peer of addresses) assert.deepStrictEqual(json({ ...full, peer }).src_endpoint, { ip: peer })
+    for (const peer of names) {
+      assert.deepStrictEqual(json({ ...full, peer }).src_endpoint, { name: peer })
+      const { members } = readCef(AuditFormat.toCef({ ...full, peer }))
+      assert.deepStrictEqual([members["src"], members["c6a2"], members["shost"]], [undefined, undefined, peer])
+    }
   })
 })
 
@@ -160,6 +178,13 @@ describe("AuditFormat.toCef", () => {
       flexString1Label: "input",
       flexString1: "{\"q\":\"a=b\",\"limit\":3}"
     })
+  })
+
+  it("says who vouches for the caller", () => {
+    const record = { ...full, caller: { principal: "ada", method: "jwt", issuer: "https://id.example" } }
+    const { members } = readCef(AuditFormat.toCef(record))
+    assert.deepStrictEqual([members["flexString2Label"], members["flexString2"]], ["issuer", "https://id.example"])
+    assert.strictEqual(json(record).unmapped["issuer"], "https://id.example")
   })
 
   it("counts repeats and losses", () => {
@@ -204,7 +229,7 @@ describe("AuditFormat.toCef", () => {
 
   it("holds no control characters and no lone surrogates", () => {
     const controls = Array.from({ length: 160 }, (_, i) => String.fromCharCode(i)).join("")
-    const hostile = `${controls}\u2028\u2029\u202e\u2066\ud800`
+    const hostile = `${controls}\u00ad\u061c\u200b\u200d\u2028\u2029\u202e\u2060\u2066\ufeff\u{e0041}\ud800`
     const line = AuditFormat.toCef({
       ...full,
       tool: { id: hostile, action: hostile },
@@ -212,6 +237,7 @@ describe("AuditFormat.toCef", () => {
     })
     // oxlint-disable-next-line no-control-regex -- what must not be in a line
     assert.notMatch(line, /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202e\u2066]/)
+    assert.notMatch(line, /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u)
     assert.isTrue(line.isWellFormed())
   })
 })
