@@ -180,7 +180,7 @@ describe("repeats of a refusal", () => {
       const all = yield* records
       assert.deepStrictEqual(
         all.map(({ attempts, kind, outcome }) => [kind, outcome, attempts]),
-        Array.from({ length: 5 }, () => ["call", "unauthenticated", 1])
+        Array.from({ length: 5 }, () => ["call", "unauthenticated", 1] as const)
       )
       assert.strictEqual(new Set(all.map(({ input }) => input?.digest)).size, 5)
     }))

@@ -476,7 +476,7 @@ describe("AuditLog.verify", () => {
         writeFileSync(path, "")
         const nothing = { records: 0, files: 1, checkpoints: 0, lastSeq: 0 }
         // Where checkpoints are expected there must be something that they could speak of.
-        const empty = { ...nothing, bad: { path, line: 1, seq: 1, problem: "empty" } }
+        const empty = { ...nothing, bad: { path, line: 1, seq: 1, problem: "empty" as const } }
         assert.deepStrictEqual(yield* verify(path), empty)
         assert.deepStrictEqual(yield* verify(path, { checkpoints: false, logId: "0".repeat(32) }), empty)
         assert.deepStrictEqual(yield* verify(path, { checkpoints: false }), nothing)
