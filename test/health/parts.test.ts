@@ -9,6 +9,7 @@ import { RateLimitStore, RedisRateLimitStore } from "effect-toolops/limit"
 import { BreakerRegistry, Bulkhead, CircuitBreaker, ResilienceMiddleware } from "effect-toolops/resilience"
 import { HttpClient, HttpClientResponse, HttpRouter } from "effect/http"
 import { TestClock } from "effect/testing"
+import { generateKeyPairSync } from "node:crypto"
 import { inject } from "vitest"
 import { LocalRedis } from "../support/redis.ts"
 
@@ -149,10 +150,12 @@ describe("parts of the library", () => {
 
   it.effect("degrade readiness while the key set cannot be fetched", () => {
     let status = 200
+    const { publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" })
+    const keys = [{ ...publicKey.export({ format: "jwk" }), kid: "k1", alg: "ES256", use: "sig" }]
     const Client = Layer.succeed(
       HttpClient.HttpClient,
       HttpClient.make((request) =>
-        Effect.succeed(HttpClientResponse.fromWeb(request, new Response("{\"keys\":[]}", { status })))
+        Effect.succeed(HttpClientResponse.fromWeb(request, new Response(JSON.stringify({ keys }), { status })))
       )
     )
     return beside(
@@ -166,6 +169,7 @@ describe("parts of the library", () => {
           yield* TestClock.adjust(interval)
           const { details } = yield* registry.check("toolops.jwks")
           assert.strictEqual(details?.["ageMillis"], 5000)
+          assert.strictEqual(details?.["keys"], 1)
           status = 500
           yield* jwks.refresh
           yield* TestClock.adjust(interval)
