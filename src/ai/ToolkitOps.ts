@@ -25,7 +25,7 @@ import { CacheMode } from "../cache/CacheMiddleware.ts"
 import { restore } from "../internal/spanShield.ts"
 import type { ToolMeta } from "../ToolMeta.ts"
 import * as ToolPipeline from "../ToolPipeline.ts"
-import { guardedHandlers, guardHandle, type TurnAway } from "./internal/guardHandle.ts"
+import { guardedHandlers, guardHandle, ThroughGuard, type TurnAway } from "./internal/guardHandle.ts"
 import { RefusalSlot } from "./mcp/refusalSlot.ts"
 import * as ToolPolicy from "./ToolPolicy.ts"
 import * as ToolRefusal from "./ToolRefusal.ts"
@@ -67,6 +67,18 @@ export type GuardedTools<Tools extends Record<string, Tool.Any>> = {
   readonly [Name in keyof Tools]: GuardedTool<Tools[Name]>
 }
 
+const GuardedTypeId = "~effect-toolops/ai/ToolkitOps/Guarded"
+
+/**
+ * What `guard` gives: a toolkit whose every call goes through the pipeline, also one with parameters that do not fit.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Guarded {
+  readonly [GuardedTypeId]: typeof GuardedTypeId
+}
+
 /**
  * Makes a toolkit whose tools may be refused and leave no parameters on the caller's span.
  *
@@ -81,7 +93,8 @@ export type GuardedTools<Tools extends Record<string, Tool.Any>> = {
  * **Gotchas**
  *
  * Its handlers come from `layer`. Handlers that are not behind a pipeline are a defect when the toolkit is used.
- * `Toolkit.merge` keeps the tools and drops the rest, so merge first and guard the whole.
+ * `Toolkit.merge` keeps the tools and drops the guard, so merge first and guard the whole: a guarded handler that is called
+ * through a toolkit that was merged later is a defect and does not run.
  *
  * **Example** (Guarding a toolkit)
  *
@@ -104,7 +117,7 @@ export type GuardedTools<Tools extends Record<string, Tool.Any>> = {
  */
 export const guard = <Tools extends Record<string, Tool.Any>>(
   toolkit: Toolkit.Toolkit<Tools>
-): Toolkit.Toolkit<GuardedTools<Tools>> => {
+): Toolkit.Toolkit<GuardedTools<Tools>> & Guarded => {
   const tools = Object.values<Tool.Any>(toolkit.tools).map((tool) =>
     requiresHandler(tool) ? declareRefusal(tool) : tool
   )
@@ -112,6 +125,7 @@ export const guard = <Tools extends Record<string, Tool.Any>>(
   const guarded = Object.assign(
     function() {},
     inner,
+    { [GuardedTypeId]: GuardedTypeId },
     Effectable.Prototype<typeof inner>({
       label: "Toolkit",
       evaluate(fiber) {
@@ -132,7 +146,7 @@ export const guard = <Tools extends Record<string, Tool.Any>>(
     })
   )
   // `inner` has the tools of `toolkit`, each with one more failure: what `GuardedTools` says and TypeScript cannot derive.
-  return guarded as unknown as Toolkit.Toolkit<GuardedTools<Tools>>
+  return guarded as unknown as Toolkit.Toolkit<GuardedTools<Tools>> & Guarded
 }
 
 const requiresHandler = (tool: Tool.Any): boolean => !Tool.isProviderDefined(tool) || tool.requiresHandler
@@ -158,22 +172,6 @@ export type HandlersFrom<Tools extends Record<string, Tool.Any>> = {
 }
 
 /**
- * What every tool of a toolkit must have declared before its handlers can be guarded. Evaluates to a type that nothing
- * has, named after the mistake.
- *
- * @category utility types
- * @since 0.1.0
- */
-export type DeclaresRefusal<Tools extends Record<string, Tool.Any>> = [
-  {
-    [Name in keyof Tools]: Tool.RequiresHandler<Tools[Name]> extends true
-      ? ToolRefusal.ToolRefusal extends Tool.Failure<Tools[Name]> ? never : Name
-      : never
-  }[keyof Tools]
-] extends [never] ? unknown
-  : { readonly "~effect-toolops/error": "pass the toolkit through ToolkitOps.guard first" }
-
-/**
  * Provides the handlers of a guarded toolkit, behind the pipeline.
  *
  * **Details**
@@ -191,10 +189,14 @@ export const layer = <
   EX = never,
   RX = never
 >(
-  toolkit: Toolkit.Toolkit<Tools> & DeclaresRefusal<Tools>,
+  toolkit: Toolkit.Toolkit<Tools> & Guarded,
   handlers: Handlers | Effect.Effect<Handlers, EX, RX>,
   options?: ToolPolicy.Options
 ): Layer.Layer<Tool.HandlersFor<Tools>, EX, Exclude<RX, Scope.Scope> | ToolPipeline.ToolPipeline> => {
+  // For whoever has no types: `handle` of another toolkit lets parameters that do not fit past the pipeline.
+  if (!(GuardedTypeId in toolkit)) {
+    throw new TypeError("ToolkitOps.layer: pass the toolkit through ToolkitOps.guard first")
+  }
   const tools = Object.values<Tool.Any>(toolkit.tools).filter(requiresHandler)
   const build = Effect.gen(function*() {
     const pipeline = yield* ToolPipeline.ToolPipeline
@@ -209,7 +211,7 @@ export const layer = <
       }
       seen.set(meta.id, tool.name)
       if (!Object.hasOwn(given, tool.name)) throw new TypeError(`ToolkitOps.layer: ${tool.name} has no handler`)
-      behind.push([tool.name, guardHandler(pipeline, meta, given[tool.name]!)])
+      behind.push([tool.name, guardHandler(pipeline, tool.name, meta, given[tool.name]!)])
     }
     // The names and types of the handlers are those of `given`.
     return Object.fromEntries(behind) as unknown as Toolkit.HandlersFrom<Tools>
@@ -221,6 +223,7 @@ type AnyHandler = (params: any, context: Toolkit.HandlerContext<any>) => Effect.
 
 const guardHandler = (
   pipeline: ToolPipeline.Pipeline<ToolPipeline.PipelineError, CurrentIdentity>,
+  name: string,
   meta: ToolMeta,
   handler: AnyHandler
 ): AnyHandler => {
@@ -231,13 +234,15 @@ const guardHandler = (
   pipeline.wrap(meta, run as never)
   const guarded: AnyHandler = (params, context) =>
     restore(Effect.withFiber((fiber) => {
+      if (!fiber.getRef(ThroughGuard)) {
+        return Effect.die(
+          new TypeError(`ToolkitOps: ${name} was called through a toolkit that is not guarded: merge first, then guard`)
+        )
+      }
       const slot = fiber.getRef(RefusalSlot)
-      const work = run(params, context)
+      const work = Effect.updateContext(run(params, context), slot === undefined ? ownCalls : ownCallsAtEdge)
       return Effect.mapError(
-        pipeline.run(
-          { tool: meta, input: params, callId: context.toolCallId },
-          slot === undefined ? work : Effect.provideService(work, RefusalSlot, undefined)
-        ),
+        pipeline.run({ tool: meta, input: params, callId: context.toolCallId }, work),
         (error) => {
           if (!ToolRefusal.isPipelineError(error)) return error
           const refusal = ToolRefusal.fromError(error, meta)
@@ -270,5 +275,10 @@ const guardHandler = (
     ))
   return guarded
 }
+
+// What a handler calls is no call of the toolkit that it runs for, and no answer of the edge that has called it.
+const ownCalls = <R>(context: Context.Context<R>): Context.Context<R> => Context.add(context, ThroughGuard, false)
+const ownCallsAtEdge = <R>(context: Context.Context<R>): Context.Context<R> =>
+  Context.add(ownCalls(context), RefusalSlot, undefined)
 
 const withoutIdentity = Context.omit(CurrentIdentity)

@@ -291,8 +291,20 @@ describe("ToolkitOps", () => {
   })
 
   it("takes only toolkits and handlers that fit", () => {
-    // @ts-expect-error: its tools do not say that they may be refused
-    ToolkitOps.layer(Toolkit.make(Echo), { text_echo: ({ text }) => Effect.succeed({ text }) })
+    const hand = Toolkit.make(Tool.make("hand", { failure: ToolRefusal.ToolRefusal }))
+    const unguarded = /ToolkitOps\.layer: pass the toolkit through ToolkitOps\.guard first/
+    assert.throws(
+      // @ts-expect-error: it was not guarded
+      () => ToolkitOps.layer(Toolkit.make(Echo), { text_echo: ({ text }) => Effect.succeed({ text }) }),
+      unguarded
+    )
+    // @ts-expect-error: nor was this, though its tool says that it may be refused
+    assert.throws(() => ToolkitOps.layer(hand, { hand: () => Effect.void }), unguarded)
+    assert.throws(
+      // @ts-expect-error: nor what was merged after
+      () => ToolkitOps.layer(Toolkit.merge(Tools, hand), { text_echo: Effect.succeed, hand: () => Effect.void }),
+      unguarded
+    )
     // @ts-expect-error: the tool does not declare this failure
     ToolkitOps.layer(Tools, { text_echo: () => Effect.fail("a string") })
     class Database extends Context.Service<Database, string>()("test/Database") {}
@@ -367,18 +379,57 @@ describe("ToolkitOps", () => {
     )
   })
 
-  it.effect("keeps parameters off the span of a merged toolkit whose handler runs", () => {
+  it.effect("dies rather than run a handler for a toolkit that was merged after it was guarded, and keeps its span clean", () => {
     const { printed, tracer } = recordingTracer()
-    const Merged = Toolkit.merge(Tools, Toolkit.empty)
+    const ran: Array<string> = []
+    const counting = ToolkitOps.layer(Tools, {
+      text_echo: ({ text }) =>
+        Effect.sync(() => {
+          ran.push(text)
+          return { text }
+        })
+    })
+    const Merged = Toolkit.merge(Tools, Toolkit.make(Tool.make("plain", { success: Schema.String })))
+    const last = (tools: typeof Tools | typeof Merged) =>
+      Effect.gen(function*() {
+        const { handle } = yield* tools as typeof Tools
+        return yield* Stream.runDrain(yield* handle("text_echo", { text: secret }))
+      })
     return Effect.gen(function*() {
-      const tools = yield* Merged
-      yield* Stream.runDrain(yield* tools.handle("text_echo", { text: secret }))
+      for (const traced of [true, false]) {
+        const exit = yield* Effect.exit(traced ? Effect.withSpan(last(Merged), "request") : last(Merged))
+        assert(Exit.isFailure(exit))
+        assert.match(String(Cause.squash(exit.cause)), /text_echo was called through a toolkit that is not guarded/)
+      }
+      assert.deepStrictEqual(ran, [])
+      yield* last(Tools)
+      assert.deepStrictEqual(ran, [secret])
     }).pipe(
-      Effect.withSpan("request"),
       Effect.withTracer(tracer),
-      Effect.provide(echo.pipe(Layer.provide(pipeline()))),
+      Effect.provide(counting.pipe(Layer.provide(pipeline()))),
       Effect.tap(() => Effect.sync(() => assert.notInclude(printed(), secret)))
     )
+  })
+
+  it.effect("tells a handler's own call through such a toolkit from the guarded call that it runs for", () => {
+    const Outer = ToolkitOps.guard(Toolkit.make(Tool.make("outer", { success: Schema.String })))
+    const Merged = Toolkit.merge(Tools, Toolkit.empty)
+    return Effect.gen(function*() {
+      const inner = yield* Merged
+      const outer = ToolkitOps.layer(Outer, {
+        outer: () =>
+          Effect.flatMap(inner.handle("text_echo", { text: "hi" }), Stream.runDrain).pipe(
+            Effect.catchCause((cause) => Effect.succeed(String(Cause.squash(cause)))),
+            Effect.map((said) => said ?? "ran")
+          )
+      })
+      const results = yield* Outer.pipe(
+        Effect.flatMap(({ handle }) => handle("outer", {})),
+        Effect.flatMap(Stream.runCollect),
+        Effect.provide(outer.pipe(Layer.provide(pipeline())))
+      )
+      assert.match(results[0]!.result as string, /not guarded/)
+    }).pipe(Effect.provide(echo.pipe(Layer.provide(pipeline()))))
   })
 
   it.effect("gives the handler the caller's span, to annotate and to be the parent of its own", () => {

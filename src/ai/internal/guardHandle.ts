@@ -10,6 +10,12 @@ import * as ToolRefusal from "../ToolRefusal.ts"
 /** Handlers that are behind a pipeline, and what sends parameters through it that do not get to the handler. */
 export const guardedHandlers = new WeakMap<object, TurnAway>()
 
+/** Whether the handler runs for a call that came through `handle` of a guarded toolkit. */
+export const ThroughGuard: Context.Reference<boolean> = Context.Reference<boolean>(
+  "effect-toolops/ai/ToolkitOps/ThroughGuard",
+  { defaultValue: () => false }
+)
+
 export type TurnAway = (
   params: unknown,
   callId: string | undefined
@@ -23,7 +29,10 @@ export const guardHandle = (
 (name, params, callId, ...rest) => {
   // Parameters that do not fit never get to the handler, and whoever sends them has to be let in and counted all the same.
   const refuse = turnAway.get(name)
-  const handled = Effect.map(shield(built.handle(name, params, callId, ...rest)), returnRefusals)
+  const handled = Effect.map(
+    Effect.provideService(shield(built.handle(name, params, callId, ...rest)), ThroughGuard, true),
+    returnRefusals
+  )
   if (refuse === undefined) return handled
   const isReturned = built.tools[name]!.failureMode === "return"
   return Effect.matchCauseEffect(handled, {
