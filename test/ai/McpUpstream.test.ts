@@ -144,6 +144,67 @@ describe("McpOps.client", () => {
     )
   })
 
+  const listing = (
+    tools: ReadonlyArray<{ readonly name: string; readonly annotations?: object; readonly properties?: object }>
+  ) =>
+    ({
+      listTools: () =>
+        Effect.succeed(
+          tools.map(({ properties, ...tool }) => ({ ...tool, inputSchema: { type: "object", properties } }))
+        ),
+      callTool: () => Effect.succeed({ content: [] })
+    }) as unknown as McpClient.McpClient
+
+  it.effect("puts what we say of a tool over what it says of itself, and only then weighs the two", () =>
+    Effect.gen(function*() {
+      const client = listing([
+        { name: "reads", annotations: { readOnlyHint: true } },
+        { name: "destroys", annotations: { destructiveHint: true, idempotentHint: false } },
+        { name: "both", annotations: { readOnlyHint: true, destructiveHint: true } },
+        { name: "silent", annotations: {} }
+      ])
+      const said = (tools: Readonly<Record<string, McpOps.UpstreamTool>>) =>
+        Effect.map(
+          McpOps.client(client, { namespace: "up", trustAnnotations: true, tools }),
+          (upstream) =>
+            Object.fromEntries(
+              upstream.tools.map(({ meta }) => [meta.name, [meta.readOnly, meta.destructive, meta.idempotent]])
+            )
+        )
+      assert.deepStrictEqual(yield* said({}), {
+        reads: [true, false, false],
+        destroys: [false, true, false],
+        both: [true, false, false],
+        silent: [false, true, false]
+      })
+      assert.deepStrictEqual(
+        yield* said({
+          reads: { destructive: true },
+          destroys: { readOnly: true },
+          both: { readOnly: false },
+          silent: { destructive: false, idempotent: true }
+        }),
+        {
+          reads: [false, true, false],
+          destroys: [true, false, false],
+          both: [false, true, false],
+          silent: [false, false, true]
+        }
+      )
+      // Both are ours, and contradict each other.
+      const exit = yield* Effect.exit(said({ reads: { readOnly: true, destructive: true } }))
+      assert.isTrue(Exit.isFailure(exit))
+    }).pipe(Effect.provide(pipeline())))
+
+  it.effect("names what it was told about and what was not listed", () =>
+    Effect.gen(function*() {
+      const upstream = yield* McpOps.client(listing([{ name: "search" }]), {
+        namespace: "up",
+        tools: { search: { readOnly: true }, serach: { readOnly: true } }
+      })
+      assert.deepStrictEqual(upstream.unknown, ["serach"])
+    }).pipe(Effect.provide(pipeline())))
+
   it.effect("leaves out names that are none, and knows no tool that was not listed", () =>
     Effect.gen(function*() {
       const listed = ["good", "no/good", "", "good", "constructor"].map((name) => ({

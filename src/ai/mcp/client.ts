@@ -27,7 +27,8 @@ export type UpstreamTool = Pick<
  * - `namespace`: names the upstream: its tool `search` is `namespace:search` to roles, limits and records.
  * - `trustAnnotations`: believe what the upstream says of its tools (`readOnlyHint`, `idempotentHint`, ...). Otherwise each
  *   counts as destructive and not idempotent, so that it is neither repeated nor cached. Default false.
- * - `tools`: what we know of single tools, by the upstream's name for them. It wins over annotations.
+ * - `tools`: what we know of single tools, by the upstream's name for them. It wins over annotations: a tool that we call
+ *   destructive does not only read, whatever it says, and one that we call read-only destroys nothing.
  * - `policy`: settings for all of its tools; those of a single tool win.
  *
  * @category options
@@ -46,6 +47,7 @@ export interface ClientOptions {
  * - `tools`: what the upstream listed, and what each is to the pipeline.
  * - `leftOut`: names that the upstream listed and that cannot be used: with characters that no tool's name may have, or
  *   listed twice.
+ * - `unknown`: names of our `tools` that the upstream has not listed: a slip of ours, or a tool that is gone.
  * - `callTool`: calls one by the upstream's name for it. A tool that is not in `tools` fails with `ConfigurationError`.
  *
  * @category models
@@ -54,6 +56,7 @@ export interface ClientOptions {
 export interface Upstream {
   readonly tools: ReadonlyArray<{ readonly descriptor: McpSchema.Tool; readonly meta: ToolMeta.ToolMeta }>
   readonly leftOut: ReadonlyArray<string>
+  readonly unknown: ReadonlyArray<string>
   readonly callTool: (
     name: string,
     args?: Readonly<Record<string, unknown>>,
@@ -103,15 +106,22 @@ const withDefaults = (namespace: string, policy: ToolMeta.ToolPolicy): ToolMeta.
   retry: policy.retry === false ? false : { retryIf: isUpstreams, ...policy.retry }
 })
 
-const annotationsOf = (tool: McpSchema.Tool): UpstreamTool => {
-  const { destructiveHint, idempotentHint, openWorldHint, readOnlyHint } = tool.annotations ?? {}
-  const readOnly = readOnlyHint === true
+const annotationsOf = ({ annotations = {} }: McpSchema.Tool): UpstreamTool => ({
+  readOnly: annotations.readOnlyHint,
+  destructive: annotations.destructiveHint,
+  idempotent: annotations.idempotentHint,
+  openWorld: annotations.openWorldHint
+})
+
+// What we say comes first, and what is derived comes from what is left of both.
+const hintsOf = (own: UpstreamTool, said: UpstreamTool): UpstreamTool => {
+  const readOnly = own.readOnly ?? (own.destructive === true ? false : said.readOnly ?? false)
   return {
     readOnly,
-    // The protocol gives the hint no meaning for a tool that only reads.
-    destructive: readOnly ? false : destructiveHint ?? true,
-    idempotent: idempotentHint ?? false,
-    openWorld: openWorldHint ?? true
+    // The protocol gives the hint no meaning for a tool that only reads, and takes any other that is silent for destructive.
+    destructive: own.destructive ?? (readOnly ? false : said.destructive ?? true),
+    idempotent: own.idempotent ?? said.idempotent ?? false,
+    openWorld: own.openWorld ?? said.openWorld ?? true
   }
 }
 
@@ -161,19 +171,17 @@ export const client = (
     throw new TypeError(`${where}: namespace must be 1 to 128 of the characters A-Z a-z 0-9 _ - .`)
   }
   const metaOf = (descriptor: McpSchema.Tool): ToolMeta.ToolMeta => {
-    const own = Object.hasOwn(known, descriptor.name) ? known[descriptor.name] : undefined
+    const own = Object.hasOwn(known, descriptor.name) ? known[descriptor.name]! : {}
     return ToolMeta.make<any, ToolMeta.Varies>({
-      ...(trustAnnotations ? annotationsOf(descriptor) : undefined),
       ...own,
-      // What we say of reading decides, also where the upstream has called the tool destructive.
-      ...(own?.readOnly === true && own.destructive === undefined ? { destructive: false } : undefined),
+      ...hintsOf(own, trustAnnotations ? annotationsOf(descriptor) : {}),
       namespace,
       name: descriptor.name,
       description: descriptor.description,
       // The schema is the upstream's and no codec, so a change of it has to show in another way.
       version: JSON.stringify(descriptor.inputSchema),
       success: McpSchema.CallToolResult,
-      policy: withDefaults(namespace, { ...policy, ...own?.policy })
+      policy: withDefaults(namespace, { ...policy, ...own.policy })
     })
   }
   return Effect.gen(function*() {
@@ -203,6 +211,7 @@ export const client = (
     return {
       tools,
       leftOut,
+      unknown: Object.keys(known).filter((name) => !calls.has(name)),
       callTool: (name, args = {}, options) =>
         calls.get(name)?.(args, options) ?? Effect.fail(
           new McpClientError({
