@@ -93,6 +93,36 @@ describe("RateLimitStore.layerMemory", () => {
       assert.isTrue(grants(hourly, "third"))
     }))
 
+  for (const isAnonymous of [false, true]) {
+    it.effect(`keeps ${isAnonymous ? "anonymous" : "known"} callers who share a bucket throttled when the limit changes`, () =>
+      Effect.gen(function*() {
+        const { grants, store } = yield* memory(1)
+        grants(shape("other", 1, 3_600_000), "first")
+        const share = (bucket: RateLimitStore.BucketShape, caller: string, cost: number) =>
+          store.consumeUnsafe?.(
+            [new RateLimitStore.Take(bucket, new RateLimitStore.BucketKey(caller, isAnonymous), cost)],
+            0,
+            0
+          ) === 0
+        assert.isTrue(share(hourly, "second", 2))
+        assert.isFalse(share(shape("hourly", 2, 20 * 3_600_000), "third", 1))
+      }))
+  }
+
+  it.effect("looks further for room when there is none", () =>
+    Effect.gen(function*() {
+      const { grants, pass } = yield* memory(70)
+      const short = shape("short", 1, 1000)
+      for (let i = 0; i < 10; i++) grants(short, `short${i}`)
+      for (let i = 0; i < 60; i++) grants(hourly, `active${i}`)
+      pass(1001)
+      let passed = 0
+      for (let i = 0; i < 8; i++) {
+        for (let call = 0; call < 3; call++) passed += grants(hourly, `new${i}`) ? 1 : 0
+      }
+      assert.strictEqual(passed, 16, "each has a bucket of their own")
+    }))
+
   it.effect("keeps limits apart when there is no room", () =>
     Effect.gen(function*() {
       const { grants } = yield* memory(1)

@@ -167,18 +167,21 @@ export const suite = (backend: Backend): void => {
         near(yield* store.consume(takes(), 4 * hour), 3 * hour)
       }))
 
-    effect("gives back what was spent, once", (store) =>
+    effect("gives back what was spent, once, whatever else was spent of the bucket", (store) =>
       Effect.gen(function*() {
-        const bucket = shape("a", 4, hour)
-        const key = uniqueKey()
-        const take = takeOf(bucket, key, 3)
-        yield* store.consume([take], 0)
-        yield* store.refund([take])
-        yield* store.refund([take])
-        yield* store.consume([takeOf(bucket, key, 1)], 0)
-        const left = takeOf(bucket, key, 1)
-        yield* store.peek([left], 0)
-        assert.strictEqual(left.remaining, 3)
+        for (const others of [0, 2]) {
+          const bucket = shape("a", 6, hour)
+          const key = uniqueKey()
+          yield* store.consume([takeOf(bucket, key, others)], 0)
+          const take = takeOf(bucket, key, 2)
+          yield* store.consume([take], 0)
+          for (let i = 0; i < 3; i++) yield* store.refund([take])
+          yield* store.consume([takeOf(bucket, key, 1)], 0)
+          yield* store.refund([take])
+          const left = takeOf(bucket, key, 1)
+          yield* store.peek([left], 0)
+          assert.strictEqual(left.remaining, 5 - others)
+        }
       }))
 
     effect("does not give back what was never spent", (store) =>
@@ -279,16 +282,26 @@ export const suite = (backend: Backend): void => {
       )
     }
 
-    effect("gives nothing back for tokens of another shape than the bucket has now", (store) =>
-      Effect.gen(function*() {
-        const before = shape("a", 100, hour)
-        const after = shape("a", 10, 100 * hour)
-        const key = uniqueKey()
-        const take = takeOf(before, key, 50)
-        yield* store.consume([take], 0)
-        yield* store.consume([takeOf(after, key, 5)], 0)
-        yield* store.refund([take])
-        assert.strictEqual(yield* store.peek([takeOf(after, key, 1)], 0), RateLimitStore.refused)
-      }))
+    for (
+      const [what, before, after] of [
+        ["shorter", shape("a", 100, hour), shape("a", 10, 100 * hour)],
+        ["longer", shape("a", 10, 100 * hour), shape("a", 100, hour)]
+      ] as const
+    ) {
+      effect(
+        `gives nothing back for tokens that took a ${what} time to come back than they do now`,
+        (store) =>
+          Effect.gen(function*() {
+            const key = uniqueKey()
+            const take = takeOf(before, key, before.burst / 2)
+            yield* store.consume([take], 0)
+            yield* store.consume([takeOf(after, key, after.burst / 2)], 0)
+            yield* store.refund([take])
+            const left = takeOf(after, key, after.burst / 2)
+            assert.strictEqual(yield* store.peek([left], 0), RateLimitStore.refused)
+            near(left.retryAfterMillis, after.spanMillis / 2)
+          })
+      )
+    }
   })
 }

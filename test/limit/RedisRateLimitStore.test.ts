@@ -120,6 +120,38 @@ describe.skipIf(url === "")("RedisRateLimitStore", () => {
       assert.strictEqual(yield* one.consume([take(minute, key)], 0), 0)
     }))
 
+  it.effect("gives nothing back once the server's clock has been set back, because nobody knows how much that is", () =>
+    Effect.gen(function*() {
+      const one = yield* store(url)
+      const client = yield* redis
+      const hour = 3_600_000_000
+      const key = uniqueKey()
+      const early = take(hourly, key, 3)
+      yield* one.consume([early], 0)
+      // The bucket was written once more, when the clock was an hour ahead.
+      const [full = "", span = "", written = "", ...rest] = (yield* client.send<string>("GET", `${prefix}${key}`))
+        .split(" ")
+      yield* client.send(
+        "SET",
+        `${prefix}${key}`,
+        [Number(full) + hour, span, Number(written) + hour, ...rest].join(" ")
+      )
+      yield* one.refund([early])
+      const left = take(hourly, key, 0)
+      yield* one.peek([left], 0)
+      assert.strictEqual(left.remaining, 2)
+      // A take that was granted when the clock was an hour ahead, and a bucket that has been written since.
+      const other = uniqueKey()
+      const ahead = take(hourly, other, 3)
+      yield* one.consume([ahead], 0)
+      ahead.spentUntil += hour
+      ahead.spentFrom = String(Number(ahead.spentFrom) + hour)
+      yield* one.refund([ahead])
+      const still = take(hourly, other, 0)
+      yield* one.peek([still], 0)
+      assert.strictEqual(still.remaining, 2)
+    }))
+
   it.effect("does not trust what else is found under a key", () =>
     Effect.gen(function*() {
       const one = yield* store(url)

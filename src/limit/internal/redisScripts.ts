@@ -90,22 +90,23 @@ end
 return answer
 `
 
-// What time has given back already is not given back again, nor are tokens of another shape, or of a clock that has been
-// set back. Answers are in whole microseconds, so a few of them are no difference.
+// What time has given back already is not given back again, nor are tokens of a clock that has been set back, or of
+// another shape: a bucket whose shape has changed counts as new. Answers are in whole microseconds, so a few of them are
+// no difference.
 const refundLua = `${clock}
 local count = 0
 for i = 1, #KEYS do
-  local a = i * 4 - 3
-  local full, was, since, refunded, back = read(redis.call('GET', KEYS[i]))
-  local from = tonumber(ARGV[a + 3])
-  if full and not back and was == ARGV[a] and since <= from and from <= now then
-    local paid = tonumber(ARGV[a + 2]) - refunded
-    local amount = math.min(tonumber(ARGV[a + 1]), paid - now)
+  local a = i * 3 - 2
+  local full, span, since, refunded, back = read(redis.call('GET', KEYS[i]))
+  local from = tonumber(ARGV[a + 2])
+  if full and not back and since <= from and from <= now then
+    local paid = tonumber(ARGV[a + 1]) - refunded
+    local amount = math.min(tonumber(ARGV[a]), paid - now)
     if amount > 0 then
       count = count + 1
       local debt = full - amount - now
       if paid < full - 5 then refunded = refunded + amount end
-      if debt > 5 then write(KEYS[i], debt, was, since, refunded) else redis.call('DEL', KEYS[i]) end
+      if debt > 5 then write(KEYS[i], debt, span, since, refunded) else redis.call('DEL', KEYS[i]) end
     end
   end
 end
@@ -158,7 +159,7 @@ export const aheadOf = (reply: ReadonlyArray<number>, now: number): number => re
 export const refundArguments = (prefix: string, takes: ReadonlyArray<Take>): Array<string> => {
   const given = keysOf(prefix, takes)
   for (const take of takes) {
-    given.push(micros(take.shape.spanMillis), price(take), String(take.spentUntil), take.spentFrom)
+    given.push(price(take), String(take.spentUntil), take.spentFrom)
   }
   return given
 }
