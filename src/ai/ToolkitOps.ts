@@ -240,14 +240,19 @@ const guardHandler = (
         )
       }
       const slot = fiber.getRef(RefusalSlot)
-      const work = Effect.updateContext(run(params, context), slot === undefined ? ownCalls : ownCallsAtEdge)
-      return Effect.mapError(
+      const work = Effect.catchCause(
+        Effect.updateContext(run(params, context), slot === undefined ? ownCalls : ownCallsAtEdge),
+        markOwn
+      )
+      return Effect.catchCause(
         pipeline.run({ tool: meta, input: params, callId: context.toolCallId }, work),
-        (error) => {
-          if (!ToolRefusal.isPipelineError(error)) return error
-          const refusal = ToolRefusal.fromError(error, meta)
-          if (slot !== undefined) slot.refused = { refusal, error }
-          return refusal
+        (cause) => {
+          const reason = cause.reasons.find(Cause.isFailReason)
+          if (reason === undefined || !ToolRefusal.isPipelineError(reason.error)) return Effect.failCause(cause)
+          if (Context.get(Cause.reasonAnnotations(reason), OwnFailure)) return Effect.failCause(cause)
+          const refusal = ToolRefusal.fromError(reason.error, meta)
+          if (slot !== undefined) slot.refused = { refusal, error: reason.error }
+          return Effect.fail(refusal)
         }
       )
     }))
@@ -275,6 +280,12 @@ const guardHandler = (
     ))
   return guarded
 }
+
+// A handler may fail with what a pipeline refuses with: of one that it has asked itself, or because it lacks a scope. The
+// mark is on the failure and not on the error, which may be one that stages use too.
+const OwnFailure = Context.Reference<boolean>("effect-toolops/ai/ToolkitOps/OwnFailure", { defaultValue: () => false })
+const own = Context.make(OwnFailure, true)
+const markOwn = <E>(cause: Cause.Cause<E>): Effect.Effect<never, E> => Effect.failCause(Cause.annotate(cause, own))
 
 // What a handler calls is no call of the toolkit that it runs for, and no answer of the edge that has called it.
 const ownCalls = <R>(context: Context.Context<R>): Context.Context<R> => Context.add(context, ThroughGuard, false)

@@ -3,7 +3,7 @@ import { Duration, Effect, Layer, Schema, Stream } from "effect"
 import { McpOps, ToolkitOps, ToolRefusal } from "effect-toolops/ai"
 import { AuthError } from "effect-toolops/auth"
 import { RateLimitError, RateLimitMiddleware } from "effect-toolops/limit"
-import { ResilienceError } from "effect-toolops/resilience"
+import { ResilienceError, ResilienceMiddleware } from "effect-toolops/resilience"
 import { McpServer, Tool, Toolkit } from "effect/ai"
 import { call, connect, pipeline, rpc, serve } from "./mcp.ts"
 
@@ -162,6 +162,42 @@ describe("McpOps.errors", () => {
       const answer = yield* call(yield* connect(url), "outer")
       assert.deepStrictEqual(answer, { isError: false, structured: undefined, text: "inner refused" })
     })
+  })
+
+  describe("a handler's own failure that looks like a refusal", () => {
+    const scopes = AuthError.insufficientScope("inner:tool", ["inner:scope"])
+    const Own = ToolkitOps.guard(Toolkit.make(
+      Tool.make("own_limit", { success: Schema.String, failure: RateLimitError.RateLimitError }),
+      Tool.make("own_scopes", { success: Schema.String, failure: AuthError.AuthError }).annotate(Tool.Idempotent, true)
+    ))
+    const handlers = ToolkitOps.layer(Own, {
+      own_limit: () => Effect.fail(limited),
+      own_scopes: () => Effect.fail(scopes)
+    })
+    const again = { own_limit: limited, own_scopes: scopes }
+
+    for (const name of ["own_limit", "own_scopes"] as const) {
+      it.live(`stays what the tool has declared, ${name}`, () =>
+        Effect.gen(function*() {
+          const stages = pipeline({ resilience: ResilienceMiddleware.layer() })
+          const { handle } = yield* Own.pipe(Effect.provide(handlers.pipe(Layer.provide(stages))))
+          // The second, because what fails with one object may do so again.
+          for (let i = 0; i < 2; i++) {
+            const error = yield* Effect.flip(Effect.flatMap(handle(name, {}), Stream.runDrain))
+            assert.strictEqual(error, again[name])
+          }
+          const url = yield* serve(
+            McpServer.toolkit(Own).pipe(
+              Layer.provide(McpOps.headers.combine(McpOps.errors({ style: "json-rpc" })).layer),
+              Layer.provide(handlers),
+              Layer.provide(stages)
+            )
+          )
+          const { isError, text } = yield* call(yield* connect(url), name)
+          assert.isTrue(isError)
+          assert.notInclude(text, "ToolRefused")
+        }))
+    }
   })
 
   it.live("takes codes of the range that is free, and no others", () =>

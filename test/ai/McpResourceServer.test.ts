@@ -204,6 +204,26 @@ describe("McpOps.resourceServer", () => {
     })
   })
 
+  it.live("asks for no scopes on behalf of a handler that lacks some itself", () => {
+    const Own = ToolkitOps.guard(Toolkit.make(Tool.make("own_scopes", { success: Who, failure: AuthError.AuthError })))
+    return Effect.gen(function*() {
+      const auth = Layer.mergeAll(tokens, policy)
+      const url = yield* serve(
+        McpServer.toolkit(Own).pipe(
+          Layer.provide(McpOps.headers.layer),
+          Layer.provide(ToolkitOps.layer(Own, {
+            own_scopes: () => Effect.fail(AuthError.insufficientScope("inner:tool", ["inner:scope"]))
+          })),
+          Layer.provide(pipeline({ auth: AuthMiddleware.layer.pipe(Layer.provide(auth)) }))
+        ),
+        (server) => McpOps.resourceServer({ metadata })(server).pipe(Layer.provide(tokens))
+      )
+      const ada = yield* rpc(url, "2026-07-28", { authorization: "Bearer ada" })
+      const answer = yield* ada("tools/call", { name: "own_scopes" })
+      assert.deepStrictEqual([answer.status, JSON.parse(answer.body).result.isError], [200, true])
+    })
+  })
+
   it.live("serves the document where the official client looks for it", () =>
     Effect.gen(function*() {
       const url = yield* start()
