@@ -1,10 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Layer, Schema, Tracer } from "effect"
+import { Deferred, Effect, Latch, Layer, Queue, Schema, Tracer } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
 import { McpOps, ToolkitOps, ToolPolicy } from "effect-toolops/ai"
 import { CacheMiddleware, ToolCache } from "effect-toolops/cache"
 import { ObserveMiddleware } from "effect-toolops/observe"
-import { McpSchema, McpServer, Tool, Toolkit } from "effect/ai"
+import { McpProtocol, McpSchema, McpServer, McpTest, Tool, Toolkit } from "effect/ai"
+import { TestClock } from "effect/testing"
 import { connect, pipeline, rpc, serve } from "./mcp.ts"
 
 const Text = Schema.Struct({ text: Schema.String })
@@ -30,8 +31,10 @@ const reports = [
   { progress: 1, total: 3, message: "again the first" },
   { progress: 0, total: 3, message: "backwards" },
   { progress: Number.NaN },
+  { progress: -Infinity },
   { progress: 2.5, total: 3 },
-  { progress: 3 }
+  { progress: 3 },
+  { progress: Infinity }
 ]
 const reporting = (params: typeof Text.Type) => Effect.as(Effect.forEach(reports, McpOps.progress), params)
 
@@ -71,6 +74,50 @@ describe("McpOps.progress", () => {
         )
       }))
   }
+
+  it.effect("ends with the answer, though a run goes on behind it", () => {
+    const Refreshed = ToolkitOps.guard(Toolkit.make(
+      Tool.make("refreshed", { success: Schema.Int }).annotate(Tool.Readonly, true).annotate(ToolPolicy.ToolPolicy, {
+        policy: { ttl: "1 second", staleWhileRevalidate: "1 hour" }
+      })
+    ))
+    const cache = CacheMiddleware.layer.pipe(Layer.provide(ToolCache.layerMemory()))
+    return Effect.gen(function*() {
+      const gate = yield* Latch.make(true)
+      const ran = yield* Queue.unbounded<number>()
+      let runs = 0
+      const handlers = ToolkitOps.layer(Refreshed, {
+        refreshed: () =>
+          Effect.gen(function*() {
+            runs += 1
+            yield* gate.await
+            yield* McpOps.progress({ progress: runs })
+            yield* Queue.offer(ran, runs)
+            return runs
+          })
+      })
+      const client = yield* McpTest.makeClient(
+        McpServer.toolkit(Refreshed).pipe(
+          Layer.provide(McpOps.headers.layer),
+          Layer.provide(handlers),
+          Layer.provide(pipeline({ cache }))
+        ),
+        { protocols: [McpProtocol.v2025_11_25] }
+      )
+      const ask = (progressToken: string) =>
+        Effect.map(client.callTool({ name: "refreshed", _meta: { progressToken } }), ({ content }) => content)
+      const first = yield* ask("in-time")
+      assert.strictEqual(yield* Queue.take(ran), 1)
+      assert.include(JSON.stringify(yield* Queue.take(client.notifications)), "in-time")
+      yield* TestClock.adjust("2 seconds")
+      gate.closeUnsafe()
+      assert.deepStrictEqual(yield* ask("too-late"), first)
+      yield* gate.open
+      assert.strictEqual(yield* Queue.take(ran), 2)
+      for (let i = 0; i < 10; i++) yield* Effect.yieldNow
+      assert.strictEqual(yield* Queue.size(client.notifications), 0)
+    }).pipe(Effect.scoped)
+  })
 })
 
 describe("McpOps.headers", () => {

@@ -27,7 +27,8 @@ export const ProgressReporter: Context.Reference<Reporter | undefined> = Context
 
 /**
  * Tells the client how far the call has come that the handler is running for. Does nothing where the client has not asked
- * (`progressToken` in `_meta`), or where the call did not come through `headers`.
+ * (`progressToken` in `_meta`), where the call did not come through `headers`, or where it has been answered already from
+ * the cache and this run is to renew the answer.
  *
  * **Gotchas**
  *
@@ -58,18 +59,24 @@ export const ProgressReporter: Context.Reference<Reporter | undefined> = Context
 export const progress = (progress: Progress): Effect.Effect<void> =>
   Effect.withFiber((fiber) => fiber.getRef(ProgressReporter)?.(progress) ?? Effect.void)
 
-/** What reports to the client of a request, if it has asked for reports. */
+interface Reports {
+  readonly report: Reporter
+  readonly close: Effect.Effect<void>
+}
+
+/** What reports to the client of a request until that is answered, if the client has asked for reports. */
 export const reporterOf = (
   server: McpServer.McpServer["Service"],
   metadata: object | undefined
-): Reporter | undefined => {
+): Reports | undefined => {
   if (metadata === undefined || !("progressToken" in metadata)) return undefined
   const { progressToken } = metadata
   if (typeof progressToken !== "string" && typeof progressToken !== "number") return undefined
   let last = -Infinity
-  return ({ message, progress, total }) =>
+  let isOpen = true
+  const report: Reporter = ({ message, progress, total }) =>
     Effect.suspend(() => {
-      if (!(progress > last) || !Number.isFinite(progress)) return Effect.void
+      if (!isOpen || !(progress > last) || !Number.isFinite(progress)) return Effect.void
       last = progress
       // A report that does not arrive is no reason for a call to fail.
       return Effect.ignore(server.notifications["notifications/progress"]({
@@ -79,4 +86,10 @@ export const reporterOf = (
         ...(message === undefined ? undefined : { message })
       }))
     })
+  return {
+    report,
+    close: Effect.sync(() => {
+      isOpen = false
+    })
+  }
 }

@@ -77,7 +77,7 @@ export const headers: Middleware<McpServer.McpServer> = McpServer.middleware(
         const http = httpRequest(fiber.context)
         return http !== undefined && isCall(options) && !agrees(options)
           ? Effect.fail(headerMismatch)
-          : Effect.updateContext(effect, (context) => withRequest(context, options, http, server))
+          : reporting(server, options, Effect.updateContext(effect, (context) => withRequest(context, options, http)))
       })
   )
 )
@@ -86,19 +86,28 @@ export const headers: Middleware<McpServer.McpServer> = McpServer.middleware(
 export const withRequest = <R>(
   context: Context.Context<R>,
   options: McpServer.MiddlewareOptions,
-  http: HttpServerRequest.HttpServerRequest | undefined,
-  server?: McpServer.McpServer["Service"]
+  http: HttpServerRequest.HttpServerRequest | undefined
 ): Context.Context<R> => {
-  const { inputResponses, requestMetadata, requestState } = options.requestContext
+  const { inputResponses, requestState } = options.requestContext
   let seen = Context.add(context, CurrentMcpRequest, new SeenRequest(options, http))
   if (inputResponses !== undefined || requestState !== undefined) seen = Context.add(seen, CacheMode, "bypass")
-  const reporter = server === undefined ? undefined : reporterOf(server, requestMetadata)
-  if (reporter !== undefined) seen = Context.add(seen, ProgressReporter, reporter)
   return http === undefined ? seen : seen.pipe(
     Context.add(RequestHeaders, sentHeaders(http, options.headers)),
     // Unless somebody who knows the proxies in between has said it before.
     Context.add(CurrentPeer, Context.get(context, CurrentPeer) ?? Option.getOrUndefined(http.remoteAddress))
   )
+}
+
+// No report may follow the answer, and a run that renews what is in the cache goes on behind it.
+const reporting = <A, E, R>(
+  server: McpServer.McpServer["Service"],
+  { requestContext }: McpServer.MiddlewareOptions,
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> => {
+  const reports = reporterOf(server, requestContext.requestMetadata)
+  return reports === undefined
+    ? effect
+    : Effect.ensuring(Effect.provideService(effect, ProgressReporter, reports.report), reports.close)
 }
 
 export const httpRequest = (
