@@ -138,6 +138,14 @@ describe("Authenticator.byIssuer", () => {
       const open = Authenticator.firstOf(authenticator, Authenticator.anonymous())
       const error = yield* Effect.flip(Authenticator.identify(open, bearer(signed("a"))))
       assert.strictEqual(error.reason._tag, "InvalidCredentials")
+      // Nor is it left to whoever else stands there.
+      const somebody = Authenticator.make({
+        authenticate: () => Effect.succeedSome(Identity.make({ principal: "somebody" }))
+      })
+      const beside = Authenticator.firstOf(authenticator, somebody)
+      const refused = yield* Effect.flip(Authenticator.identify(beside, bearer(signed("a"))))
+      assert.strictEqual(refused.reason._tag, "InvalidCredentials")
+      assert.strictEqual((yield* Authenticator.identify(beside, {})).principal, "somebody")
     }))
 
   it.effect("knows the same name of two issuers for two callers, to caches, limits and invalidation", () => {

@@ -1,7 +1,7 @@
 import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Config, ConfigProvider, Effect, Layer, Redacted, Schema } from "effect"
-import { ToolMeta, ToolPipeline } from "effect-toolops"
+import { ToolCall, ToolMeta, ToolPipeline } from "effect-toolops"
 import { ApiKey, Authenticator, AuthMiddleware, Authorizer, HttpAuth, Identity, Jwt, Rbac } from "effect-toolops/auth"
 import { RateLimit } from "effect-toolops/limit"
 import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
@@ -363,6 +363,25 @@ describe("HttpAuth", () => {
       assert.strictEqual(yield* statusOf([good, good]), "401")
       assert.strictEqual(yield* statusOf([good, "authorization: Bearer other"]), "401")
       assert.strictEqual(yield* statusOf([`Authorization: Bearer ${signed()}, Bearer ${signed()}`]), "401")
+    }))
+
+  it.live("lets the handler see the headers that it has looked at", () =>
+    Effect.gen(function*() {
+      const seen = HttpRouter.add(
+        "GET",
+        "/seen",
+        Effect.map(
+          ToolCall.RequestHeaders,
+          (headers) => HttpServerResponse.text(String(headers?.["x-request"]))
+        )
+      )
+      const App = seen.pipe(Layer.provide(HttpAuth.middleware().layer), Layer.provide(Tokens))
+      const { dispose, handler } = HttpRouter.toWebHandler(App, { disableLogger: true })
+      const response = yield* Effect.promise(() =>
+        handler(new Request("https://tools.example/seen", { headers: { ...bearer(signed()), "x-request": "one" } }))
+      )
+      assert.strictEqual(yield* Effect.promise(() => response.text()), "one")
+      yield* Effect.promise(dispose)
     }))
 
   it.live("tells where the connection comes from, unless somebody has who knows the proxies", () =>

@@ -358,12 +358,13 @@ describe("Jwks", () => {
     const servers: Array<Http.Server> = []
     const keys = JSON.stringify({ keys: [jwk(one.publicKey, { kid: "1" })] })
 
-    const judged = (url: string) =>
+    const judged = (url: string, fetching: Layer.Layer<never> = Layer.empty) =>
       Effect.gen(function*() {
         const context = yield* Layer.build(
           Jwt.layerJwks({ algorithms: ["ES256"], issuer, audience }).pipe(
             Layer.provide(Jwks.layer({ url, timeout: "300 millis" })),
-            Layer.provide(FetchHttpClient.layer)
+            Layer.provide(FetchHttpClient.layer),
+            Layer.provide(fetching)
           )
         )
         const authenticator = Context.get(context, Authenticator.Authenticator)
@@ -393,6 +394,24 @@ describe("Jwks", () => {
       }, "AuthUnavailable"],
       ["says 404", (_, response) => response.writeHead(404).end(keys), "AuthUnavailable"]
     ]
+    it.live("that redirects is not believed either where the client follows by itself", () =>
+      Effect.gen(function*() {
+        const asked: Array<string> = []
+        const url = yield* listening((request, response) => {
+          asked.push(String(request.url))
+          if (request.url === "/jwks") response.writeHead(302, { location: "/other" }).end()
+          else response.end(keys)
+        })
+        const following = Layer.succeed(FetchHttpClient.Fetch, (input, init) =>
+          fetch(input, { ...init, redirect: "follow" }))
+        assert.strictEqual(yield* judged(url, following), "AuthUnavailable")
+        assert.deepStrictEqual(asked, ["/jwks", "/other"])
+        // The one of the platform, which does as it is told, does not even ask.
+        asked.length = 0
+        assert.strictEqual(yield* judged(url), "AuthUnavailable")
+        assert.deepStrictEqual(asked, ["/jwks"])
+      }))
+
     for (const [name, handler, answer] of cases) {
       it.live(`that ${name} makes the answer ${answer}`, () =>
         Effect.gen(function*() {

@@ -3,7 +3,7 @@ import { Config, ConfigProvider, DateTime, Effect, Layer, Option, Redacted } fro
 import { Authenticator, Jwt } from "effect-toolops/auth"
 import { TestClock } from "effect/testing"
 import * as Crypto from "node:crypto"
-import { audience, base64url, bearer, claims, issuer, secret, token } from "./tokens.ts"
+import { audience, base64url, bearer, claims, issuer, secret, signature, token } from "./tokens.ts"
 
 const header = { alg: "HS256", typ: "JWT" }
 const good = () => token({ header, payload: claims })
@@ -169,6 +169,18 @@ describe("Jwt", () => {
       const [head, body, sign] = good().split(".") as [string, string, string]
       // 32 bytes leave two spare bits in the last character: its neighbour in the alphabet is the same signature.
       const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+      // Signed as it is spelt, which is as it should be unless one of the parts is spelt in another way.
+      const respelt = (at?: number) => {
+        // Whitespace behind JSON is nothing, so it makes spare bits where there are none.
+        const texts = [JSON.stringify(header), json].map((text) => base64url(text.length % 3 === 0 ? `${text} ` : text))
+        if (at !== undefined) {
+          const text = texts[at]!
+          texts[at] = text.slice(0, -1) + alphabet[alphabet.indexOf(text.at(-1)!) + 1]!
+          assert.deepStrictEqual(Buffer.from(texts[at], "base64url"), Buffer.from(text, "base64url"))
+        }
+        const value = texts.join(".")
+        return `${value}.${base64url(signature("HS256", secret, value))}`
+      }
       const sibling = sign.slice(0, -1) + alphabet[alphabet.indexOf(sign.at(-1)!) + 1]!
       return Effect.gen(function*() {
         assert.deepStrictEqual(Buffer.from(sibling, "base64url"), Buffer.from(sign, "base64url"))
@@ -180,6 +192,8 @@ describe("Jwt", () => {
           "one part": head,
           "padding": `${head}.${body}.${sign}=`,
           "another spelling of the signature": `${head}.${body}.${sibling}`,
+          "another spelling of the header, signed so": respelt(0),
+          "another spelling of the payload, signed so": respelt(1),
           "plain base64": `${head}.${body}.${sign.slice(0, -1)}+`,
           "no JSON in the header": `${base64url("no")}.${body}.${sign}`,
           "a list for a header": token({ header: "[]", payload: claims }),
@@ -194,7 +208,7 @@ describe("Jwt", () => {
           "a byte order mark": token({ header, payload: `\ufeff${json}` }),
           "a payload nested too deeply": withClaims({ deep: JSON.parse("[".repeat(40) + "]".repeat(40)) })
         }, "TokenMalformed")
-        yield* all({ "neighbour": `${head}.${body}.${sign}` }, "ada")
+        yield* all({ "neighbour": `${head}.${body}.${sign}`, "neighbour of those signed so": respelt() }, "ada")
       })
     })
 
@@ -283,6 +297,23 @@ describe("Jwt", () => {
         "a list for a kid": withHeader({ kid: ["a"] }),
         "a list for a typ": withHeader({ typ: ["JWT"] })
       }, "TokenMalformed"))
+
+    it.effect("has a key id of 1,024 characters at most", () =>
+      Effect.gen(function*() {
+        assert.deepStrictEqual(
+          yield* judge({ most: withHeader({ kid: "k".repeat(1024) }), more: withHeader({ kid: "k".repeat(1025) }) }),
+          { most: "ada", more: "TokenMalformed" }
+        )
+      }))
+
+    it.effect("leaves an id that no key has to the one key without an id, and to none of two", () => {
+      const nameless = [{ secret: Redacted.make(secret) }, { secret: Redacted.make(secret.toUpperCase()) }]
+      const value = { "an id": withHeader({ kid: "a" }) }
+      return Effect.gen(function*() {
+        yield* all(value, "ada", { keys: nameless.slice(0, 1) })
+        yield* all(value, "KeyNotFound", { keys: nameless })
+      })
+    })
 
     it.effect("chooses among keys by an id that is a name and nothing else", () => {
       const keys: ReadonlyArray<Jwt.Key> = [
@@ -539,6 +570,16 @@ describe("Jwt", () => {
         assert.isFalse(yield* isKept(off, Effect.void))
       }))
 
+    it.effect("takes no token for another of thousands that it has seen", () =>
+      Effect.gen(function*() {
+        // So many that some hashes of them begin alike, over 16 bits and more.
+        const authenticator = yield* Jwt.make(options)
+        for (let i = 0; i < 2000; i++) {
+          const sub = `caller ${i}`
+          assert.strictEqual(yield* outcome(authenticator, withClaims({ sub })), sub)
+        }
+      }))
+
     it.effect("does not take one token for another that begins or ends alike", () =>
       Effect.gen(function*() {
         const authenticator = yield* Jwt.make(options)
@@ -576,6 +617,13 @@ describe("Jwt", () => {
       ["a JWK for HMAC", { keys: [{ jwk: jwkOf(rsa.publicKey) }] }, /fits no allowed algorithm/],
       ["a secret for RSA", { algorithms: ["RS256"] }, /secret/],
       ["a private JWK", { algorithms: ["RS256"], keys: [{ jwk: jwkOf(rsa.privateKey) }] }, /not a public key/],
+      // No such key has to be made: it is refused by its length.
+      ["an RSA key of 8,193 bits", {
+        algorithms: ["RS256"],
+        keys: [{
+          jwk: { kty: "RSA", n: base64url(Buffer.concat([Buffer.from([1]), Buffer.alloc(1024, 255)])), e: "AQAB" }
+        }]
+      }, /2048 to 8192/],
       ["a weak RSA key", { algorithms: ["RS256"], keys: [{ jwk: jwkOf(weak) }] }, /2048/],
       ["an RSA key with exponent 1", {
         algorithms: ["RS256"],

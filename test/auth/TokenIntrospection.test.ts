@@ -121,6 +121,15 @@ describe("TokenIntrospection", () => {
       assert.strictEqual(claims["sub"], "ada")
     }))
 
+  it.effect("asks about no token that is longer than 16,384 characters", () =>
+    Effect.gen(function*() {
+      const { asked, judge } = yield* served({ current: { body: active } })
+      assert.strictEqual(yield* judge("a".repeat(16_385)), "TokenMalformed")
+      assert.strictEqual(asked.length, 0)
+      assert.strictEqual(yield* judge("a".repeat(16_384)), "ada")
+      assert.strictEqual(asked.length, 1)
+    }))
+
   it.effect("believes nothing but active: true", () =>
     Effect.gen(function*() {
       for (
