@@ -14,6 +14,7 @@ import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import * as Check from "../internal/options.ts"
 import type { RequestHeadersInput } from "../ToolCall.ts"
 import { type ByIssuer, byIssuer } from "./AuthenticatorIssuers.ts"
 import * as AuthError from "./AuthError.ts"
@@ -99,6 +100,10 @@ export interface Options {
  * @since 0.1.0
  */
 export const make = (options: Options): Service => {
+  Check.known("Authenticator.make", options, ["authenticate", "schemes"])
+  if (typeof options.authenticate !== "function") {
+    throw new TypeError("Authenticator.make: authenticate must be a function")
+  }
   const schemes = Object.freeze([...options.schemes ?? []])
   if (!schemes.every((scheme) => typeof scheme === "string" && /^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$/.test(scheme))) {
     throw new TypeError("Authenticator.make: schemes must hold names of authentication schemes")

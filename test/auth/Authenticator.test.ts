@@ -111,6 +111,13 @@ describe("Authenticator", () => {
     assert.deepStrictEqual(Authenticator.make({ authenticate, schemes: ["DPoP"] }).schemes, ["DPoP"])
   })
 
+  it("options that make no sense are refused", () => {
+    const authenticate = () => Effect.succeedNone
+    assert.throws(() => Authenticator.make({ authenticate, scheme: ["Bearer"] } as never), /unknown option "scheme"/)
+    assert.throws(() => Authenticator.make({ authenticate, anonymous: Option.none() } as never), /unknown option/)
+    assert.throws(() => Authenticator.make({ schemes: ["Bearer"] } as never), /authenticate/)
+  })
+
   it("firstOf nobody is refused", () => {
     assert.throws(() => Authenticator.firstOf(), /at least one/)
   })

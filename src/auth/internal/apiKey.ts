@@ -66,14 +66,6 @@ export const isMisspelt = (key: string): boolean => {
   return start !== undefined && !hasChecksum(key, start)
 }
 
-/** Compares two hashes, written alike, in time that does not depend on where they differ. */
-export const equalText = (left: string, right: string): boolean => {
-  if (left.length !== right.length) return false
-  let difference = 0
-  for (let i = 0; i < left.length; i++) difference |= left.charCodeAt(i) ^ right.charCodeAt(i)
-  return difference === 0
-}
-
 /** Says whether a value is a hash as stores keep it. */
 export const isHash = (value: unknown): value is string => typeof value === "string" && /^[0-9a-f]{64}$/.test(value)
 

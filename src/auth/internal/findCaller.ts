@@ -25,7 +25,8 @@ export const callerOf = (authenticator: Service, answer: Answer): Identity.Ident
 // Says whether one of the authenticators has read the `Authorization` header, if there is one.
 const isRead = (schemes: ReadonlyArray<string>, value: Found): boolean => {
   if (typeof value !== "string") return value === undefined
-  for (const scheme of schemes) {
+  for (let i = 0; i < schemes.length; i++) {
+    const scheme = schemes[i]!
     // Most clients write the scheme as it is registered.
     if (value.startsWith(scheme) && value.charCodeAt(scheme.length) === 32) return true
   }

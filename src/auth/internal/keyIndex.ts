@@ -1,4 +1,4 @@
-import { equalText } from "./apiKey.ts"
+import { equalText } from "../../internal/hash.ts"
 
 // Finds what is kept of a key by the digest of the key, of which it looks at 32 bits to find the place and compares the
 // whole in constant time. Cheaper than a `Map` from digests, which hashes each digest once more to find its place.
