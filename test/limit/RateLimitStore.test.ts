@@ -164,6 +164,25 @@ describe("RateLimitStore.layerMemory", () => {
       }
     }))
 
+  it.effect("keeps count of what a bucket has been given back when the bucket moves", () =>
+    Effect.gen(function*() {
+      const store = yield* RateLimitStore.RateLimitStore
+      const ten = shape("ten", 10, 10_000)
+      const one = () => {
+        const take = takeOf(ten, "ten|a", 1)
+        return Effect.map(store.consume([take], 0), (wait) => wait === 0 ? [take] : [])
+      }
+      yield* store.consume([takeOf(shape("short", 1, 1000), "short|a", 1)], 0)
+      const first = (yield* Effect.forEach(Array.from({ length: 10 }), one)).flat()
+      yield* store.refund(first.slice(0, 5))
+      yield* TestClock.adjust(4500)
+      let passed = 0
+      for (let i = 0; i < 20; i++) passed += (yield* one()).length
+      yield* store.refund(first.slice(5))
+      for (let i = 0; i < 20; i++) passed += (yield* one()).length
+      assert.strictEqual(passed, 10)
+    }).pipe(Effect.provide(RateLimitStore.layerMemory())))
+
   it.effect("never has a bucket fuller than it would be without what was refunded", () =>
     Effect.gen(function*() {
       const store = yield* RateLimitStore.RateLimitStore

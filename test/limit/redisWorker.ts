@@ -22,6 +22,8 @@ const program = Effect.gen(function*() {
     process.disconnect()
   })
   const first = now()
+  let asked = 0
+  let last = first
   let passed = 0
   while (now() - first < Number(millis)) {
     const waits = yield* Effect.forEach(
@@ -29,9 +31,12 @@ const program = Effect.gen(function*() {
       () => store.consume([takeOf(bucket, key, 1)], 0),
       { concurrency: "unbounded" }
     )
-    passed += waits.filter((wait) => wait === 0).length
+    asked += waits.length
+    const granted = waits.filter((wait) => wait === 0).length
+    if (granted > 0) last = now()
+    passed += granted
   }
-  return { first, last: now(), passed }
+  return { first, last, asked, passed }
 })
 
 const result = await Effect.runPromise(Effect.provide(

@@ -4,12 +4,11 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import { anonymous, CurrentIdentity } from "../../auth/Identity.ts"
 import { monotonicMillis } from "../../internal/monotonic.ts"
-import { refusal } from "../../internal/refusal.ts"
 import type { ToolCall } from "../../ToolCall.ts"
 import type { ToolMeta } from "../../ToolMeta.ts"
 import type { Around } from "../../ToolMiddleware.ts"
 import type { Limit, RateLimit } from "../RateLimit.ts"
-import { RateLimited, type RateLimitError, rateLimitError } from "../RateLimitError.ts"
+import { rateLimited, type RateLimitError, rateLimitError } from "../RateLimitError.ts"
 import { type RateLimitStore, refused, Take } from "../RateLimitStore.ts"
 import * as Rule from "./limitRule.ts"
 
@@ -157,12 +156,9 @@ const tooMany = (takes: ReadonlyArray<Take>): RateLimitError => {
     if (take.allowed || take.shape.shadow) continue
     if (worst === undefined || take.retryAfterMillis > worst.retryAfterMillis) worst = take
   }
-  return rateLimitError(refusal(RateLimited, {
-    _tag: "RateLimited",
-    limit: worst?.name ?? "",
-    per: worst?.shape.per ?? "",
-    retryAfter: Duration.millis(worst?.retryAfterMillis ?? 0)
-  }))
+  return rateLimitError(
+    rateLimited(worst?.name ?? "", worst?.shape.per ?? "", Duration.millis(worst?.retryAfterMillis ?? 0))
+  )
 }
 
 const isHit = ({ record: { cache } }: ToolCall): boolean =>
