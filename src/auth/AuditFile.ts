@@ -145,8 +145,12 @@ const openFile = (
  *
  * A file that is full or old is renamed to `<path>.<seq of its first line>`, and the next one goes on where it ends.
  *
+ * What the first line has for the line before it is the log's id, a random number which checkpoints have too: `verify` tells
+ * it, and when it is told which one to expect knows a log that was replaced by another with the same key.
+ *
  * At the start everything in the newest file is checked. What a crash has left of an unfinished line is moved to
- * `<path>.torn-<time>` and told in a record of kind `repaired`; where there is anything else that the log has not written,
+ * `<path>.torn-<time>` and told in a record of kind `repaired`. A whole line that lacks nothing but its end gets it. Where
+ * there is a line of this log in what looks torn, which no crash leaves, and where there is anything else that the log has not written,
  * the layer fails with `Unusable`. So it does when another process writes to the file, when the path is a link, a folder or a
  * pipe, or when others than the file's owner may read it.
  *
@@ -154,7 +158,10 @@ const openFile = (
  *
  * - Who can write to both files and has the key can forge them, and who can delete both can take the end off. Copy
  *   checkpoints to where the program cannot write, or have them there (`checkpoints.path`).
- * - A writer says that it is there by a link beside the file, `<path>.lock.*`. That of a process which was killed is removed
+ * - A record that takes more than 256 KiB is shortened: its texts are cut, and the named fields left out.
+ * - A writer says that it is there by a link beside the file, `<path>.lock.*`, and one beside the checkpoints: both folders
+ *   must be able to hold links, and no two logs can have one file of checkpoints. Where a write hangs when the log is closed,
+ *   the links stay until it has ended. That of a process which was killed is removed
  *   when it is certain that it is gone: on the same machine, in the same container, or before a restart of the machine. Of
  *   a process elsewhere it must be removed by hand; the error says which. It is no protection on network file systems.
  * - A folder's new names are made durable where the platform allows it, and a link is refused in one step with opening the
@@ -243,7 +250,8 @@ export interface VerifyOptions {
 
 /**
  * Checks a log with all files that its rotation has put aside, and finds the first bad line and what is wrong with it. Takes
- * the same memory for a log of any size. Fails with `Unusable` when a file cannot be read.
+ * the same memory for a log of any size. A log without any line is bad, as `empty`, where there are checkpoints to expect or a
+ * `logId`: nothing tells it from one that was emptied together with its checkpoints. Fails with `Unusable` when a file cannot be read.
  *
  * **Gotchas**
  *

@@ -4,6 +4,12 @@
  * `AuthMiddleware.layer` writes it where it is given an `AuditLog`: everything that can become of a call happens inside of
  * that stage. A log is one of the layers here, or `layer` around a sink of your own. What a record holds is in `AuditRecord`.
  *
+ * **What has no record.** A request that `HttpAuth` answers with 401 or 403 is no call: it ends at the edge, before the auth
+ * stage, with no tool and often nobody to tell of. Take it from the access log of the HTTP server. Where refused credentials
+ * must be in this log, let the auth stage find out who calls, without `HttpAuth` in front of it; or put an `Authenticator`
+ * around yours that hands a record of each failure to `record`. The same holds for what a protocol refuses by itself: a
+ * malformed request, a tool that does not exist.
+ *
  * @since 0.1.0
  */
 import * as Config from "effect/Config"
@@ -47,7 +53,8 @@ const openSink = (where: string, options: SinkOptions): Effect.Effect<AuditLog["
  *
  * Records wait in a bounded queue and are written in batches, one batch at a time. In `best-effort` mode no call ever waits
  * for the sink, whether it is slow, fails, dies or hangs; what cannot be written is counted, and told by a record of kind
- * `lost` once the sink works again. In `required` mode a call waits for the acknowledgement of its decision, at most as long
+ * `lost`: as soon as there is nothing else to write, or with the next record where the last write has failed. Closing tries
+ * once more. In `required` mode a call waits for the acknowledgement of its decision, at most as long
  * as a write under way and its own may take, and is refused as `AuthUnavailable` when there is none.
  *
  * @category constructors

@@ -69,7 +69,8 @@ export interface Options extends RecordingOptions {
  * Where a log writes to.
  *
  * - `write`: writes records in the order given, all or none as far as it can, and succeeds when they are safe: that is what
- *   acknowledges each of them. Called with 1 to `maxBatch` records and never while an earlier write is still running, so one
+ *   acknowledges each of them. Called with 1 to `maxBatch` records, and one more that says how
+ *   many were lost if any were, and never while an earlier write is still running, so one
  *   `fsync` does for all of a batch. After `writeTimeout` it is interrupted; the next write waits until it has really ended.
  *   Whatever it fails or dies with, its records count as lost and it is called again for those that follow.
  *
