@@ -4,8 +4,9 @@
  * `headers` is the edge: it lets the pipeline see the credentials of the request that is being answered, and says that
  * the call came over MCP. `visibility` filters lists, `errors` says in which form refusals go out, `stdio` who speaks
  * where there are no headers, and `resourceServer` guards the HTTP endpoint. Of two middlewares that are combined the
- * second is around the first; the usual order is `headers.combine(errors(...)).combine(visibility(Tools))`. All work for
- * every protocol revision.
+ * second is around the first; the usual order is `headers.combine(visibility(Tools)).combine(errors(...))`. All work for
+ * every protocol revision. Provide what you have combined in one piece, `layer` to a registration or `layerGlobal` beside
+ * all: a part that is global answers for tools that another part hides, and not for those that are not there.
  *
  * @since 0.1.0
  */

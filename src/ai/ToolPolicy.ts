@@ -52,6 +52,7 @@ export const ToolPolicy: Context.Reference<Policy> = Context.Reference<Policy>(
  *
  * - `namespace`: the namespace of every tool; a tool's name loses it where it begins with it (`docs_search` and
  *   `docs.search` are `docs:search`). `false` for none. By default what stands before the first `_` or `.` of a name.
+ *   What comes out must be one tool's alone in a program, because the cache, limits and circuits go by it.
  *
  * @category options
  * @since 0.1.0

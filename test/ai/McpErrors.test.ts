@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Layer, Schema, Stream } from "effect"
 import { McpOps, ToolkitOps, ToolRefusal } from "effect-toolops/ai"
-import { AuthError } from "effect-toolops/auth"
+import { Authenticator, AuthError, AuthMiddleware, Authorizer } from "effect-toolops/auth"
 import { RateLimitError, RateLimitMiddleware } from "effect-toolops/limit"
 import { ResilienceError, ResilienceMiddleware } from "effect-toolops/resilience"
-import { McpServer, Tool, Toolkit } from "effect/ai"
+import { McpSchema, McpServer, Tool, Toolkit } from "effect/ai"
 import { call, connect, pipeline, rpc, serve } from "./mcp.ts"
 
 class Broken extends Schema.TaggedError<Broken>("test/Broken")("Broken", { part: Schema.String }) {}
@@ -199,6 +199,54 @@ describe("McpOps.errors", () => {
         }))
     }
   })
+
+  for (const style of ["result", "json-rpc"] as const) {
+    it.live(`gives its codes to lists and to requests that are turned away before, in the style ${style}`, () => {
+      const codes = { unauthenticated: -32_001, unavailable: -32_002 }
+      const auth = Layer.mergeAll(
+        Layer.succeed(
+          Authenticator.Authenticator,
+          Authenticator.make({
+            authenticate: ({ "x-user": user }) =>
+              user === "down" ? Effect.fail(AuthError.refused("AuthUnavailable")) : Effect.succeedNone
+          })
+        ),
+        Authorizer.layerAllowAll
+      )
+      const codeOf = (inside: McpOps.Middleware<any>, user: string, method: string) =>
+        Effect.gen(function*() {
+          const outside = McpOps.errors({ style, codes })
+          const url = yield* serve(
+            McpServer.toolkit(Tools).pipe(
+              // It needs nothing but what is provided here.
+              Layer.provide(inside.combine(outside).layer as Layer.Layer<never, never, McpServer.McpServer>),
+              Layer.provide(ToolkitOps.layer(Tools, { echo: Effect.succeed })),
+              Layer.provide(pipeline({ auth: AuthMiddleware.layer.pipe(Layer.provide(auth)) })),
+              Layer.provide(auth)
+            )
+          )
+          const speak = yield* rpc(url, "2026-07-28", { "x-user": user })
+          return JSON.parse((yield* speak(method, { name: "echo", arguments: { text: "hi" } })).body).error.code
+        })
+      return Effect.gen(function*() {
+        const visible = McpOps.headers.combine(McpOps.visibility(Tools))
+        assert.strictEqual(yield* codeOf(visible, "nobody", "tools/list"), -32_001)
+        assert.strictEqual(yield* codeOf(visible, "down", "tools/list"), -32_002)
+        // A tool that is hidden stays one that is not there.
+        assert.strictEqual(yield* codeOf(visible, "nobody", "tools/call"), -32_602)
+        // What it provides is for handlers, and these need nothing of it.
+        const known = McpOps.headers.combine(McpOps.authenticate) as McpOps.Middleware<any>
+        assert.strictEqual(yield* codeOf(known, "nobody", "tools/call"), -32_001)
+        // Errors that are not refusals are none of ours.
+        const other = McpOps.headers.combine(
+          McpServer.middleware(() =>
+            Effect.fail(new McpSchema.McpErrorBase({ code: -32_010, message: "busy", data: { reason: "TimedOut" } }))
+          )
+        )
+        assert.strictEqual(yield* codeOf(other, "nobody", "tools/call"), -32_010)
+      })
+    })
+  }
 
   it.live("takes codes of the range that is free, and no others", () =>
     Effect.gen(function*() {

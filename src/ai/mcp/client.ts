@@ -140,6 +140,9 @@ const hintsOf = (own: UpstreamTool, said: UpstreamTool): UpstreamTool => {
  *
  * The list is read once. Ask again for tools that have come later.
  *
+ * The namespace must be this upstream's alone in a program, and no toolkit's: the cache, limits and circuits go by
+ * `namespace:name`, so that two upstreams of one namespace are given each other's answers.
+ *
  * **Example** (Guarding an upstream)
  *
  * ```ts

@@ -1,5 +1,6 @@
 import * as McpSchema from "effect/ai/McpSchema"
 import * as McpServer from "effect/ai/McpServer"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Check from "../../internal/options.ts"
 import type { PipelineError } from "../../ToolPipeline.ts"
@@ -56,13 +57,18 @@ const kindOf = (reason: ToolRefusal.Reason): keyof typeof errorCodes => {
   }
 }
 
+// So that an error can be given the codes of the server that it leaves.
+const refusalOf = new WeakMap<object, ToolRefusal.ToolRefusal>()
+
 const fromRefusal = (refusal: ToolRefusal.ToolRefusal, codes: ErrorCodes): McpSchema.McpErrorBase => {
   const kind = kindOf(refusal.reason)
-  return new McpSchema.McpErrorBase({
+  const error = new McpSchema.McpErrorBase({
     code: codes[kind] ?? errorCodes[kind],
     message: refusal.message,
     data: { ...refusal }
   })
+  refusalOf.set(error, refusal)
+  return error
 }
 
 /**
@@ -82,7 +88,8 @@ export const toMcpError = (error: PipelineError): McpSchema.McpErrorBase =>
  * - `style`: `result` leaves a refusal what it is, a tool result with `isError` whose text is a `ToolRefusal` as JSON;
  *   models read it. `json-rpc` makes it an error of the protocol with the refusal as its `data`; programs catch it.
  *   Default `result`.
- * - `codes`: for `json-rpc`.
+ * - `codes`: for `json-rpc`, and for what has no other form: a list that is refused, a request that `authenticate` turns
+ *   away.
  *
  * @category options
  * @since 0.1.0
@@ -98,7 +105,9 @@ export interface ErrorOptions {
  *
  * **Details**
  *
- * What a handler itself fails with keeps its form. Combine it with `headers`: `McpOps.headers.combine(McpOps.errors(...))`.
+ * What a handler itself fails with keeps its form. Put it outside of the others, so that what they refuse has its codes
+ * too: `McpOps.headers.combine(McpOps.visibility(Tools)).combine(McpOps.errors(...))`. The same goes for middleware of your
+ * own that fails with `toMcpError`.
  *
  * @category middleware
  * @since 0.1.0
@@ -113,20 +122,35 @@ export const errors = (options: ErrorOptions = {}): Middleware => {
     if (code !== undefined) Check.integer(`${where}: codes`, kind, code, -32_019, -32_000)
   }
   return McpServer.middleware((effect, { method }) =>
-    style === "result" || method !== "tools/call"
-      ? effect
-      : Effect.withFiber((fiber) => {
-        const outer = fiber.getRef(RefusalSlot)
-        // Of its own, because the calls of a batch share what is around them.
-        const slot: Slot = { refused: undefined }
-        return Effect.flatMap(
-          Effect.provideService(effect, RefusalSlot, slot),
-          (result) => {
-            if (slot.refused === undefined) return Effect.succeed(result)
-            if (outer !== undefined) outer.refused = slot.refused
-            return Effect.fail(fromRefusal(slot.refused.refusal, codes))
-          }
-        )
-      })
+    recoded(style === "result" || method !== "tools/call" ? effect : refusalsAsErrors(effect, codes), codes)
   )
 }
+
+// Any other cause goes on as it is, with the marks by which the server knows a handler's failures.
+const recoded = <A, R>(
+  effect: Effect.Effect<A, McpSchema.McpErrorBase, R>,
+  codes: ErrorCodes
+): Effect.Effect<A, McpSchema.McpErrorBase, R> =>
+  Effect.catchCause(effect, (cause) => {
+    const failure = cause.reasons.length === 1 ? cause.reasons.find(Cause.isFailReason) : undefined
+    const refusal = failure === undefined ? undefined : refusalOf.get(failure.error)
+    return refusal === undefined ? Effect.failCause(cause) : Effect.fail(fromRefusal(refusal, codes))
+  })
+
+const refusalsAsErrors = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  codes: ErrorCodes
+): Effect.Effect<A, E | McpSchema.McpErrorBase, R> =>
+  Effect.withFiber((fiber) => {
+    const outer = fiber.getRef(RefusalSlot)
+    // Of its own, because the calls of a batch share what is around them.
+    const slot: Slot = { refused: undefined }
+    return Effect.flatMap(
+      Effect.provideService(effect, RefusalSlot, slot),
+      (result) => {
+        if (slot.refused === undefined) return Effect.succeed(result)
+        if (outer !== undefined) outer.refused = slot.refused
+        return Effect.fail(fromRefusal(slot.refused.refusal, codes))
+      }
+    )
+  })

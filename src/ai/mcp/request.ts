@@ -39,12 +39,20 @@ export type Middleware<Requires = never> = McpServer.Middleware<{
  * Provide `headers.layer` to the registrations, or `headers.layerGlobal` beside them for the whole server. Over stdio
  * there are no headers, so whatever has been set around the server stays (see `stdio`).
  *
- * Where a request has the headers `Mcp-Name` and `Mcp-Method`, they must say what its body says, in every revision: what
- * stands before the server may have decided by them. Otherwise the request fails with the code -32020 of the protocol.
+ * Where a call of a tool, a resource or a prompt has the headers `Mcp-Name` and `Mcp-Method`, they must say what its body
+ * says, in every revision: what stands before the server may have decided by them. Otherwise it fails with the code -32020
+ * of the protocol. Lists are not looked at; the server does that in revision 2026-07-28.
  *
  * A request that brings input which a tool has asked for (`inputResponses`, `requestState`) bypasses the cache.
  *
  * **Gotchas**
+ *
+ * Together with `visibility` provide both in one piece (`headers.combine(visibility(Tools))`, its `layer` or its
+ * `layerGlobal`). `headers.layerGlobal` around a `visibility` of some registrations tells a hidden tool from an absent one:
+ * it answers for the one that there is when `Mcp-Name` does not match.
+ *
+ * Of the client's trace only `traceparent` counts; its `tracestate` is dropped, because a parent span of `effect` has no
+ * place for it. A sampler or backend that goes by vendor entries does not see them.
  *
  * The JSON-RPC id goes to the root span as `jsonrpc.request.id`, over HTTP only. It is not the id of the call: every
  * connection counts from the same number.

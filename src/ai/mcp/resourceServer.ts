@@ -66,6 +66,11 @@ const stepUp = HttpRouter.middleware((handled) =>
  *
  * **Gotchas**
  *
+ * Sessions of revision 2025-11-25 and before are the server's, which does not bind them to a caller. Every request is
+ * authenticated by itself, so that a session id gives nobody the tools of another. But whoever has both a valid token and
+ * somebody else's session id can listen to that session, cancel its calls and end it: session ids are secrets, and belong
+ * in no log. Revision 2026-07-28 has no sessions; offer it alone where callers are not to trust each other that far.
+ *
  * Tools that `visibility` hides are not there; let it show those whose scopes are missing (`missingScopes: "show"`).
  *
  * **Example** (A protected MCP server)

@@ -38,17 +38,24 @@ export interface VisibilityOptions extends ToolPolicy.Options {
  *
  * Put it outside of `headers`: `McpOps.headers.combine(McpOps.visibility(Tools))`, and provide the Layer to the
  * registration of the toolkit. It takes the authenticator and the authorizer of the auth stage, and the pipeline: a call
- * of a hidden tool goes through it as a refused call, beside the answer, so that it is counted, logged and recorded and
- * takes no longer than the answer of a tool that is not there.
+ * of a hidden tool goes through it as a refused call, so that it is counted, logged and recorded. That happens beside the
+ * answer, which does not wait for it.
  *
  * A list for a caller without valid credentials fails with a JSON-RPC error that says so; a call of theirs finds no tool.
- * Where nobody can tell whether a caller may (`AuthUnavailable`) a list fails too, and a call is refused by the pipeline.
+ * Where nobody can tell whether a caller may (`AuthUnavailable`) a list fails too, and a call is refused by the pipeline
+ * as one to be tried again, which says that there is such a tool.
  *
  * **Gotchas**
  *
  * A call is decided on its arguments, and a list has none: a policy that looks at the input is asked with `undefined`
  * whether a tool is to be seen at all. One that says no, or dies of it, leaves the tool out of lists, though some calls of
  * it pass; one that dies is told to the operator once for each tool.
+ *
+ * The words are the same, the time is not: who calls and what the policy says is found out where there is a tool, and not
+ * where there is none. Where that takes long enough to be measured, authenticate at the edge (`resourceServer`): every
+ * request waits for it there, and one whose caller cannot be known gets no further, so that only the policy is left.
+ *
+ * Provide it with `headers` in one piece. `headers.layerGlobal` around it answers for a hidden tool (see there).
  *
  * Put `authenticate`, if you need it, inside: around `visibility` it would answer a caller without credentials in another
  * way where there is a tool than where there is none.
