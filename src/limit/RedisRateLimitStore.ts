@@ -137,7 +137,7 @@ const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore
             const wait = Scripts.settle(takes, reply, spend)
             if (onStoreError === "local") {
               ahead = Scripts.aheadOf(reply, now)
-              local.learn(takes, now)
+              local.learn(takes, now, owed)
             }
             return Effect.succeed(wait)
           }

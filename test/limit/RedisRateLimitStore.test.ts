@@ -218,10 +218,10 @@ describe.skipIf(url === "")("RedisRateLimitStore", () => {
   const daily = shape("daily", 10, 86_400_000)
 
   /** A store in front of a Redis whose answers take long, or never come, as long as `state` says so. */
-  const flapping = (state: { answers: "soon" | "late" | "never" }) =>
+  const flapping = (state: { answers: "soon" | "slow" | "late" | "never" }, options?: RedisRateLimitStore.Options) =>
     Effect.map(
       Layer.build(Layer.fresh(
-        RedisRateLimitStore.layer({ prefix, commandTimeout: "30 millis", retryAfter: "1 millis" }).pipe(
+        RedisRateLimitStore.layer({ prefix, commandTimeout: "30 millis", retryAfter: "1 millis", ...options }).pipe(
           Layer.provide(Layer.effect(
             Redis.Redis,
             Effect.map(Redis.Redis, (client) => ({
@@ -229,8 +229,8 @@ describe.skipIf(url === "")("RedisRateLimitStore", () => {
               send: <A>(command: string, ...given: ReadonlyArray<string>) =>
                 state.answers === "never"
                   ? Effect.fail(new Redis.RedisError({ cause: "away" }))
-                  : state.answers === "late"
-                  ? Effect.tap(client.send<A>(command, ...given), realSleep(60))
+                  : state.answers === "late" || state.answers === "slow"
+                  ? Effect.tap(client.send<A>(command, ...given), realSleep(state.answers === "late" ? 60 : 20))
                   : client.send<A>(command, ...given)
             }))
           )),
@@ -264,6 +264,25 @@ describe.skipIf(url === "")("RedisRateLimitStore", () => {
       }))
   }
 
+  for (const [where, maxPending] of [["here", 1], ["by Redis", 2]] as const) {
+    it.live(`forgets nothing that was granted ${where} while an answer was on its way that does not know of it`, () =>
+      Effect.gen(function*() {
+        const state: { answers: "soon" | "slow" | "late" | "never" } = { answers: "soon" }
+        const one = yield* flapping(state, { maxPending, commandTimeout: "1 second" })
+        const key = uniqueKey()
+        yield* one.consume([take(daily, uniqueKey())], 0)
+        state.answers = "slow"
+        const waiting = yield* Effect.forkChild(one.consume([take(daily, key, 2)], 0))
+        yield* realSleep(5)
+        state.answers = "soon"
+        assert.strictEqual(yield* one.consume([take(daily, key, 7)], 0), 0)
+        assert.strictEqual(yield* Fiber.join(waiting), 0)
+        state.answers = "never"
+        assert.strictEqual(yield* one.consume([take(daily, key, 2)], 0), RateLimitStore.refused)
+        assert.strictEqual(yield* one.consume([take(daily, key, 1)], 0), 0)
+      }))
+  }
+
   it.live("charges Redis for what was granted while it was away, less what was given back and what time has", () =>
     Effect.gen(function*() {
       const state: { answers: "soon" | "late" | "never" } = { answers: "never" }
@@ -292,7 +311,7 @@ describe.skipIf(url === "")("RedisRateLimitStore", () => {
   it.live("makes nobody wait for more than one limit beyond an empty bucket, however many processes granted it", () =>
     Effect.gen(function*() {
       const states = Array.from({ length: 4 }, (): { answers: "soon" | "late" | "never" } => ({ answers: "never" }))
-      const stores = yield* Effect.forEach(states, flapping)
+      const stores = yield* Effect.forEach(states, (state) => flapping(state))
       const key = uniqueKey()
       for (const one of stores) assert.strictEqual(yield* one.consume([take(daily, key, 10)], 0), 0)
       for (const state of states) state.answers = "soon"

@@ -1,4 +1,5 @@
 import type { BucketKey, BucketShape, Take } from "../RateLimitStore.ts"
+import type { Owed } from "./owed.ts"
 
 // All buckets of one process. A bucket is one number, the moment at which it is full again, in a dense array; a map
 // leads from its key to its place. Nothing here waits, so one call of `consume` is one atomic step.
@@ -135,17 +136,17 @@ export class Buckets {
   }
 
   /**
-   * Notes what another store knows, so that these buckets can take over from it. It may not know yet what has been spent
-   * here, so a bucket is never made fuller.
+   * Notes what another store knows, so that these buckets can take over from it, and what it does not know yet. A bucket
+   * is never made fuller: answers do not come in the order in which they were given.
    */
-  learn(takes: ReadonlyArray<Take>, now: number): void {
+  learn(takes: ReadonlyArray<Take>, now: number, unknown: Owed): void {
     this.#sweep(now, sweepSteps * takes.length)
     for (const take of takes) {
       const space = this.#spaceFor(take.shape, now)
       const place = this.#find(take.key)
-      const fullAt = now + take.resetAfterMillis
-      if (place >= 0) this.#fullAt[place] = Math.max(this.#fullAt[place]!, fullAt)
-      else if (take.resetAfterMillis > 0 && this.#keys.length < this.#maxKeys) this.#insert(take.key, space, fullAt)
+      const debt = take.resetAfterMillis + unknown.of(take, now)
+      if (place >= 0) this.#fullAt[place] = Math.max(this.#fullAt[place]!, now + debt)
+      else if (debt > 0 && this.#keys.length < this.#maxKeys) this.#insert(take.key, space, now + debt)
     }
   }
 

@@ -40,6 +40,12 @@ export class Owed {
     if (debt.amount <= 0) this.#debts.delete(take.key.text)
   }
 
+  /** For how many milliseconds more a bucket would not be full if what is owed of it were known. */
+  of({ key }: Take, now: number): number {
+    const debt = this.#debts.size === 0 ? undefined : this.#debts.get(key.text)
+    return debt === undefined ? 0 : Math.max(0, Math.min(debt.amount, debt.until - now))
+  }
+
   /** Takes out what is owed of the buckets of one call, in their order, for as long as it is on its way. */
   collect(takes: ReadonlyArray<Take>, now: number): ReadonlyArray<Debt | undefined> | undefined {
     if (this.#debts.size === 0) return undefined
