@@ -26,6 +26,7 @@ import { restore } from "../internal/spanShield.ts"
 import type { ToolMeta } from "../ToolMeta.ts"
 import * as ToolPipeline from "../ToolPipeline.ts"
 import { guardedHandlers, guardHandle, ThroughGuard, type TurnAway } from "./internal/guardHandle.ts"
+import { claimId } from "./internal/uniqueIds.ts"
 import { RefusalSlot } from "./mcp/refusalSlot.ts"
 import * as ToolPolicy from "./ToolPolicy.ts"
 import * as ToolRefusal from "./ToolRefusal.ts"
@@ -178,7 +179,8 @@ export type HandlersFrom<Tools extends Record<string, Tool.Any>> = {
  *
  * Takes what `Toolkit.toLayer` takes. A handler may also need `CurrentIdentity`, which the pipeline provides, unless its
  * tool is for everyone: such a handler runs without it, so that no caller's answer is made for another. Names that come
- * out the same (`docs_read` and `docs.read`), bad annotations and bad policies throw when the layer is built.
+ * out the same (`docs_read` and `docs.read`, also in two toolkits behind one pipeline), bad annotations and bad policies
+ * are defects when the layer is built.
  *
  * @category layers
  * @since 0.1.0
@@ -201,15 +203,10 @@ export const layer = <
   const build = Effect.gen(function*() {
     const pipeline = yield* ToolPipeline.ToolPipeline
     const given: Record<string, AnyHandler> = Effect.isEffect(handlers) ? yield* handlers : handlers
-    const seen = new Map<string, string>()
     const behind: Array<readonly [name: string, handler: AnyHandler]> = []
     for (const tool of tools) {
       const meta = ToolPolicy.sharedMetaOf(tool, options)
-      const other = seen.get(meta.id)
-      if (other !== undefined) {
-        throw new TypeError(`ToolkitOps.layer: ${other} and ${tool.name} are both named ${meta.id}`)
-      }
-      seen.set(meta.id, tool.name)
+      yield* claimId(pipeline, meta, tool.name)
       if (!Object.hasOwn(given, tool.name)) throw new TypeError(`ToolkitOps.layer: ${tool.name} has no handler`)
       behind.push([tool.name, guardHandler(pipeline, tool.name, meta, given[tool.name]!)])
     }

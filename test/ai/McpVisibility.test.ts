@@ -276,6 +276,24 @@ describe("McpOps.visibility", () => {
       for (const [listed, expected] of lists) assert.deepStrictEqual(listed, expected)
     }))
 
+  it.live("tells nobody that there is a tool by a header that does not match, where both stand around the server", () =>
+    Effect.gen(function*() {
+      const auth = Layer.mergeAll(users(), Layer.succeed(Authorizer.Authorizer, rules))
+      const both = McpOps.headers.combine(McpOps.visibility(Tools))
+      const url = yield* serve(
+        Layer.merge(McpServer.toolkit(Tools), both.layerGlobal).pipe(
+          Layer.provide(handlers),
+          Layer.provide(pipeline({ auth: AuthMiddleware.layer.pipe(Layer.provide(auth)) })),
+          Layer.provide(auth)
+        )
+      )
+      const speak = yield* rpc(url, "2025-11-25", { "x-user": "ada;reader" })
+      const ask = (name: string) => speak("tools/call", { name, arguments: { text: "x" } }, { "mcp-name": "other" })
+      const hidden = yield* ask("admin_purge")
+      assert.deepStrictEqual({ ...hidden, body: hidden.body.replaceAll("purge", "purgf") }, yield* ask("admin_purgf"))
+      assert.include(JSON.parse((yield* ask("docs_read")).body).error, { code: -32_020 })
+    }))
+
   it("takes only options that it knows", () => {
     assert.throws(() => McpOps.visibility(Tools, { missingScopes: "maybe" as never }), /missingScopes must be one of/)
     assert.throws(() => McpOps.visibility(Tools, { scopes: "show" } as never), /unknown option "scopes"/)

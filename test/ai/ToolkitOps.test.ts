@@ -327,6 +327,33 @@ describe("ToolkitOps", () => {
     })
   })
 
+  it.effect("refuses a second tool of a name behind the same pipeline, while the first is there", () => {
+    const Mine = ToolkitOps.guard(Toolkit.make(Tool.make("docs_read", { success: Schema.String })))
+    const Other = ToolkitOps.guard(Toolkit.make(Tool.make("read", { success: Schema.String })))
+    const mine = ToolkitOps.layer(Mine, { docs_read: () => Effect.succeed("mine") })
+    const other = ToolkitOps.layer(Other, { read: () => Effect.succeed("other") }, { namespace: "docs" })
+    return Effect.gen(function*() {
+      const services = yield* Layer.build(pipeline())
+      const build = <A, R>(layer: Layer.Layer<A, never, R | ToolPipeline.ToolPipeline>) =>
+        Effect.exit(Effect.provide(Layer.build(Layer.fresh(layer)), services))
+      yield* Effect.scoped(Effect.gen(function*() {
+        assert.isTrue(Exit.isSuccess(yield* build(mine)))
+        // The same tool again, as for a second server.
+        assert.isTrue(Exit.isSuccess(yield* Effect.scoped(build(mine))))
+        const exit = yield* build(other)
+        assert(Exit.isFailure(exit))
+        assert.match(String(Cause.squash(exit.cause)), /docs_read and read are both named docs:read/)
+      }))
+      assert.isTrue(Exit.isSuccess(yield* Effect.scoped(build(other))))
+      yield* Effect.scoped(Effect.gen(function*() {
+        assert.isTrue(Exit.isSuccess(yield* build(mine)))
+        const elsewhere = yield* Layer.build(pipeline())
+        const built = yield* Effect.exit(Effect.provide(Layer.build(other), elsewhere))
+        assert.isTrue(Exit.isSuccess(built))
+      }))
+    }).pipe(Effect.scoped)
+  })
+
   it.effect("leaves a tool that its provider runs as it is", () => {
     const Search = Tool.providerDefined({
       id: "vendor.search",
