@@ -179,8 +179,8 @@ describe("repeats of a refusal", () => {
       // Each has done something, so each is told, although all were refused when they were to be tried again.
       const all = yield* records
       assert.deepStrictEqual(
-        all.map(({ attempts, kind, outcome }) => [kind, outcome, attempts]),
-        Array.from({ length: 5 }, () => ["call", "unauthenticated", 1] as const)
+        all.map(({ attempts, kind, outcome }) => `${kind} ${outcome} ${attempts}`),
+        Array.from({ length: 5 }, () => "call unauthenticated 1")
       )
       assert.strictEqual(new Set(all.map(({ input }) => input?.digest)).size, 5)
     }))

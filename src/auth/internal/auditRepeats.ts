@@ -107,6 +107,8 @@ class Pool {
   }
 
   isOpen(record: AuditRecord): boolean {
+    // As in most programs at most times: then no call pays for keys.
+    if (this.isEmpty) return false
     const caller = this.#callers.get(callerKey(record))
     if (caller === undefined) return hasLetIn(this.#others)
     const known = caller.kinds.get(kindKey(record))
