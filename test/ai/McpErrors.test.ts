@@ -200,6 +200,25 @@ describe("McpOps.errors", () => {
     }
   })
 
+  it.live("makes a refusal of parameters that do not fit an error of the protocol too", () => {
+    const always = Layer.succeed(RateLimitMiddleware.RateLimitMiddleware, {
+      name: "limit",
+      forTool: () => () => Effect.fail(limited)
+    })
+    return Effect.gen(function*() {
+      const url = yield* serve(
+        McpServer.toolkit(Tools).pipe(
+          Layer.provide(McpOps.headers.combine(McpOps.errors({ style: "json-rpc" })).layer),
+          Layer.provide(ToolkitOps.layer(Tools, { echo: Effect.succeed })),
+          Layer.provide(pipeline({ limit: always as typeof RateLimitMiddleware.layerPassthrough }))
+        )
+      )
+      const speak = yield* rpc(url, "2026-07-28")
+      const { body } = yield* speak("tools/call", { name: "echo", arguments: { text: 7 } })
+      assert.include(JSON.parse(body).error, { code: -32_012 })
+    })
+  })
+
   for (const style of ["result", "json-rpc"] as const) {
     it.live(`gives its codes to lists and to requests that are turned away before, in the style ${style}`, () => {
       const codes = { unauthenticated: -32_001, unavailable: -32_002 }

@@ -8,6 +8,7 @@ import { RateLimit, RateLimitError, RateLimitMiddleware, RateLimitStore } from "
 import { McpRequest, ObserveMiddleware } from "effect-toolops/observe"
 import { ResilienceError, ResilienceMiddleware } from "effect-toolops/resilience"
 import { McpProtocol, McpServer, McpTest, Tool, Toolkit } from "effect/ai"
+import { HttpRouter } from "effect/http"
 import { call, connect, pipeline, serve } from "./mcp.ts"
 
 const secret = "canary-77aa"
@@ -121,6 +122,30 @@ describe("McpOps.headers", () => {
       // A header that anybody can write does not count.
       yield* call(yield* connect(url, { "x-forwarded-for": "192.0.2.1" }), "who_am_i", { word: "hi" })
       assert.deepStrictEqual(peers, ["127.0.0.1"])
+    })
+  })
+
+  it.live("leaves the address to an edge that knows the proxies in between", () => {
+    const peers: Array<string | undefined> = []
+    const watching = Layer.succeed(RateLimitMiddleware.RateLimitMiddleware, {
+      name: "limit",
+      forTool: () => (_call, next) =>
+        Effect.withFiber((fiber) => {
+          peers.push(fiber.getRef(RateLimit.CurrentPeer))
+          return next
+        })
+    })
+    const edge = HttpRouter.middleware(
+      (handled) => Effect.provideService(handled, RateLimit.CurrentPeer, "203.0.113.7"),
+      { global: true }
+    )
+    return Effect.gen(function*() {
+      const url = yield* serve(
+        registrations.pipe(Layer.provide(pipeline({ limit: watching }))),
+        (server) => Layer.merge(server, edge)
+      )
+      yield* call(yield* connect(url), "who_am_i", { word: "hi" })
+      assert.deepStrictEqual(peers, ["203.0.113.7"])
     })
   })
 

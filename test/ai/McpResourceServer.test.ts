@@ -204,6 +204,27 @@ describe("McpOps.resourceServer", () => {
     })
   })
 
+  it.live("answers 401 also where a token stops being good between the edge and the tool", () => {
+    const late = Layer.succeed(AuthMiddleware.AuthMiddleware, {
+      name: "auth",
+      forTool: () => () => Effect.fail(AuthError.refused("TokenExpired"))
+    })
+    return Effect.gen(function*() {
+      const url = yield* serve(
+        McpServer.toolkit(Tools).pipe(
+          Layer.provide(McpOps.headers.layer),
+          Layer.provide(handlers),
+          Layer.provide(pipeline({ auth: late as typeof AuthMiddleware.layerPassthrough }))
+        ),
+        (server) => McpOps.resourceServer({ metadata })(server).pipe(Layer.provide(tokens))
+      )
+      const ada = yield* rpc(url, "2026-07-28", { authorization: "Bearer ada" })
+      const answer = yield* ada("tools/call", { name: "files_read" })
+      assert.strictEqual(answer.status, 401)
+      assert.include(challengeOf(answer), "error=\"invalid_token\"")
+    })
+  })
+
   it.live("asks for no scopes on behalf of a handler that lacks some itself", () => {
     const Own = ToolkitOps.guard(Toolkit.make(Tool.make("own_scopes", { success: Who, failure: AuthError.AuthError })))
     return Effect.gen(function*() {

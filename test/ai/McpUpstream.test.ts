@@ -5,7 +5,7 @@ import { Authenticator, AuthMiddleware, Identity, Rbac } from "effect-toolops/au
 import { CacheMiddleware, ToolCache } from "effect-toolops/cache"
 import { RateLimit, RateLimitMiddleware, RateLimitStore } from "effect-toolops/limit"
 import { ResilienceMiddleware } from "effect-toolops/resilience"
-import { McpClient, McpProtocol, McpServer, Tool, Toolkit } from "effect/ai"
+import { McpClient, McpClientError, McpProtocol, McpSchema, McpServer, Tool, Toolkit } from "effect/ai"
 import { FetchHttpClient, HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { pipeline, serve } from "./mcp.ts"
 
@@ -195,6 +195,76 @@ describe("McpOps.client", () => {
       const exit = yield* Effect.exit(said({ reads: { readOnly: true, destructive: true } }))
       assert.isTrue(Exit.isFailure(exit))
     }).pipe(Effect.provide(pipeline())))
+
+  describe("the circuit", () => {
+    const http = (status: number) => new McpClientError.HttpError({ description: "no", status })
+    const protocol = (code: number | undefined) => new McpClientError.ProtocolError({ description: "no", code })
+    const speaks = [
+      ...[500, 503, 408, 429].map(http),
+      ...[undefined, -32_603, -32_000, -32_019].map(protocol)
+    ]
+    const says = [...[400, 404, 409, 428, 430, 499].map(http), ...[-32_602, -32_020, -31_999].map(protocol)]
+    for (const [expected, reasons] of [["CircuitOpen", speaks], ["its own", says]] as const) {
+      for (const reason of reasons) {
+        const name = reason._tag === "HttpError" ? reason.status : reason.code
+        it.effect(`is ${expected === "CircuitOpen" ? "opened" : "left closed"} by ${reason._tag} ${name}`, () =>
+          Effect.gen(function*() {
+            let calls = 0
+            const client = {
+              ...listing([{ name: "search" }]),
+              callTool: () =>
+                Effect.suspend(() => {
+                  calls += 1
+                  return Effect.fail(new McpClientError.McpClientError({ reason }))
+                })
+            } as unknown as McpClient.McpClient
+            const upstream = yield* McpOps.client(client, {
+              namespace: "up",
+              policy: { circuitBreaker: { maxFailures: 1 } }
+            })
+            yield* Effect.flip(upstream.callTool("search"))
+            const second = yield* Effect.flip(upstream.callTool("search"))
+            assert.deepStrictEqual(
+              [second.reason._tag, calls],
+              expected === "CircuitOpen" ? ["CircuitOpen", 1] : [reason._tag, 2]
+            )
+          }).pipe(Effect.provide(resilient)))
+      }
+    }
+  })
+
+  it.effect("keeps what a tool answered before its parameters changed from those who ask after", () => {
+    let calls = 0
+    const withProperties = (properties: object) =>
+      ({
+        ...listing([{ name: "search", properties }, { name: "fresh", properties }]),
+        callTool: () =>
+          Effect.sync(() => new McpSchema.CallToolResult({ content: [{ type: "text", text: String(++calls) }] }))
+      }) as unknown as McpClient.McpClient
+    const options = {
+      namespace: "up",
+      policy: { ttl: "1 hour" },
+      tools: { search: { readOnly: true }, fresh: { readOnly: true, policy: { ttl: 0 } } }
+    } as const
+    const ask = (client: McpClient.McpClient, name: string) =>
+      Effect.gen(function*() {
+        const { callTool } = yield* McpOps.client(client, options)
+        const [content] = (yield* callTool(name)).content
+        return content?.type === "text" ? content.text : undefined
+      })
+    return Effect.gen(function*() {
+      const before = withProperties({ query: { type: "string" } })
+      assert.strictEqual(yield* ask(before, "search"), "1")
+      assert.strictEqual(yield* ask(before, "search"), "1")
+      assert.strictEqual(yield* ask(withProperties({ query: { type: "number" } }), "search"), "2")
+      // What is said of a single tool wins.
+      assert.strictEqual(yield* ask(before, "fresh"), "3")
+      assert.strictEqual(yield* ask(before, "fresh"), "4")
+    }).pipe(
+      Effect.provide(pipeline({ cache: CacheMiddleware.layer.pipe(Layer.provide(ToolCache.layerMemory())) })),
+      Effect.provideService(Identity.CurrentIdentity, Identity.make({ principal: "ada" }))
+    )
+  })
 
   it.effect("names what it was told about and what was not listed", () =>
     Effect.gen(function*() {

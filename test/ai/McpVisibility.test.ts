@@ -1,10 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, DateTime, Effect, Exit, Latch, Layer, Logger, Ref, Schema } from "effect"
+import { Cause, DateTime, Effect, Exit, Fiber, Latch, Layer, Logger, Ref, Schema } from "effect"
 import type { ToolCall } from "effect-toolops"
 import { McpOps, ToolkitOps, ToolPolicy } from "effect-toolops/ai"
 import { Authenticator, AuthError, AuthMiddleware, Authorizer, Identity, Rbac } from "effect-toolops/auth"
 import { ObserveMiddleware } from "effect-toolops/observe"
-import { McpServer, Tool, Toolkit } from "effect/ai"
+import { McpProtocol, McpServer, McpTest, Tool, Toolkit } from "effect/ai"
+import { TestClock } from "effect/testing"
 import { call, connect, pipeline, rpc, serve } from "./mcp.ts"
 
 const Text = Schema.Struct({ text: Schema.String })
@@ -174,6 +175,55 @@ describe("McpOps.visibility", () => {
       assert.deepStrictEqual(records, [["admin:purge", "ada", "Forbidden"]])
     })
   })
+
+  it.effect("keeps callers waiting for their records once a thousand are being written", () => {
+    const records: Array<Record> = []
+    return Effect.gen(function*() {
+      const gate = yield* Latch.make(false)
+      const auth = Layer.mergeAll(Authenticator.layerAnonymous, Layer.succeed(Authorizer.Authorizer, rules))
+      const client = yield* McpTest.makeClient(
+        McpServer.toolkit(Tools).pipe(
+          Layer.provide(McpOps.headers.combine(McpOps.visibility(Tools)).layer),
+          Layer.provide(handlers),
+          Layer.provide(pipeline({
+            auth: AuthMiddleware.layer.pipe(Layer.provide(auth)),
+            observe: recording(records, (self) => Effect.andThen(gate.await, self))
+          })),
+          Layer.provide(auth)
+        ),
+        { protocols: [McpProtocol.v2026_07_28] }
+      )
+      const ask = Effect.flip(client.callTool({ name: "admin_purge", arguments: { text: "x" } }))
+      // All are answered, though no record is written.
+      for (let i = 0; i < 1_000; i++) yield* ask
+      const waiting = yield* Effect.forkChild(ask, { startImmediately: true })
+      for (let i = 0; i < 100; i++) yield* Effect.yieldNow
+      assert.isUndefined(waiting.pollUnsafe())
+      assert.deepStrictEqual(records, [])
+      yield* gate.open
+      yield* Fiber.join(waiting)
+      while (records.length < 1_001) yield* Effect.yieldNow
+      yield* ask
+    }).pipe(Effect.scoped)
+  })
+
+  it.effect("believes nobody whose time is up, also whom an edge has made known", () =>
+    Effect.gen(function*() {
+      const auth = Layer.mergeAll(Authenticator.layerAnonymous, Authorizer.layerAllowAll)
+      const identity = { principal: "ada", expiresAt: DateTime.makeUnsafe(1_000) }
+      const client = yield* McpTest.makeClient(
+        McpServer.toolkit(Tools).pipe(
+          Layer.provide(McpOps.headers.combine(McpOps.visibility(Tools)).combine(McpOps.stdio({ identity })).layer),
+          Layer.provide(handlers),
+          Layer.provide(pipeline({ auth: AuthMiddleware.layer.pipe(Layer.provide(auth)) })),
+          Layer.provide(auth)
+        ),
+        { protocols: [McpProtocol.v2026_07_28] }
+      )
+      assert.isAbove((yield* client.listTools()).tools.length, 0)
+      yield* TestClock.adjust("1 second")
+      assert.include(yield* Effect.flip(client.listTools()), { code: -32_010 })
+    }).pipe(Effect.scoped))
 
   it.live("records a list of nothing, because nobody was refused a call", () => {
     const records: Array<Record> = []

@@ -5,6 +5,7 @@ import { ToolkitOps, ToolPolicy, ToolRefusal } from "effect-toolops/ai"
 import { AuthMiddleware, Identity } from "effect-toolops/auth"
 import { CacheMiddleware, ToolCache } from "effect-toolops/cache"
 import { RateLimitError, RateLimitMiddleware } from "effect-toolops/limit"
+import { ObserveMiddleware } from "effect-toolops/observe"
 import { ResilienceMiddleware } from "effect-toolops/resilience"
 import { LanguageModel, Tool, Toolkit } from "effect/ai"
 import { pipeline } from "./mcp.ts"
@@ -183,6 +184,48 @@ describe("ToolkitOps", () => {
         }).pipe(Effect.provide(both.pipe(Layer.provide(stages))))
       })
     }
+  })
+
+  it.effect("takes parameters that do not fit for no hit, though they look like what was kept", () => {
+    const exits: Array<string> = []
+    const watching = Layer.succeed(ObserveMiddleware.ObserveMiddleware, {
+      name: "observe",
+      forTool: () => <A, E, R>(_call: ToolCall.ToolCall, next: Effect.Effect<A, E, R>) =>
+        Effect.onExit(next, (exit) => Effect.sync(() => exits.push(exit._tag)))
+    })
+    const Numbers = ToolkitOps.guard(Toolkit.make(
+      Tool.make("number", { parameters: Schema.Struct({ n: Schema.NumberFromString }), success: Schema.Number })
+        .annotate(Tool.Readonly, true)
+        .annotate(ToolPolicy.ToolPolicy, { policy: { ttl: "1 hour" } })
+    ))
+    let runs = 0
+    const numbers = ToolkitOps.layer(Numbers, { number: () => Effect.sync(() => ++runs) })
+    const ask = (n: unknown) =>
+      Effect.flatMap(Numbers, ({ handle }) => Effect.flatMap(handle("number", { n } as never), Stream.runDrain))
+    return Effect.gen(function*() {
+      yield* ask("5")
+      yield* ask("5")
+      yield* Effect.flip(ask(5))
+      assert.strictEqual(runs, 1)
+      assert.deepStrictEqual(exits, ["Success", "Success", "Failure"])
+    }).pipe(
+      Effect.provideService(Identity.CurrentIdentity, Identity.make({ principal: "ada" })),
+      Effect.provide(numbers.pipe(Layer.provide(pipeline({
+        observe: watching,
+        cache: CacheMiddleware.layer.pipe(Layer.provide(ToolCache.layerMemory()))
+      }))))
+    )
+  })
+
+  it.effect("takes a refusal for an answer only where it stands alone", () => {
+    const refusal = ToolRefusal.fromError(tooMany, { readOnly: true, idempotent: true })
+    const both = ToolkitOps.layer(Tools, {
+      text_echo: () => Effect.failCause(Cause.fromReasons([Cause.makeFailReason(refusal), Cause.makeDieReason("bug")]))
+    })
+    return Effect.gen(function*() {
+      const exit = yield* Effect.exit(handleLast("hi"))
+      assert(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
+    }).pipe(Effect.provide(both.pipe(Layer.provide(pipeline()))))
   })
 
   it.effect("lets a defect of the handler out as a defect", () => {
