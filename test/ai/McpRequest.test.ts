@@ -32,9 +32,9 @@ const reports = [
   { progress: 0, total: 3, message: "backwards" },
   { progress: Number.NaN },
   { progress: -Infinity },
+  { progress: Infinity },
   { progress: 2.5, total: 3 },
-  { progress: 3 },
-  { progress: Infinity }
+  { progress: 3 }
 ]
 const reporting = (params: typeof Text.Type) => Effect.as(Effect.forEach(reports, McpOps.progress), params)
 
