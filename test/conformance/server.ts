@@ -5,13 +5,13 @@
 import { NodeHttpServer } from "@effect/platform-node"
 import { Context, Effect, Layer, Schema, type Scope } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
-import { McpOps, ToolRefusal } from "effect-toolops/ai"
+import { McpOps, ToolkitOps, ToolRefusal } from "effect-toolops/ai"
 import { Authenticator, AuthMiddleware, Authorizer } from "effect-toolops/auth"
 import { CacheMiddleware, ToolCache } from "effect-toolops/cache"
 import { RateLimit, RateLimitMiddleware, RateLimitStore } from "effect-toolops/limit"
 import { ObserveMiddleware } from "effect-toolops/observe"
 import { ResilienceMiddleware } from "effect-toolops/resilience"
-import { McpProtocol, McpSchema, McpServer } from "effect/ai"
+import { McpProtocol, McpSchema, McpServer, Tool, Toolkit } from "effect/ai"
 import { HttpRouter, HttpServer } from "effect/http"
 import { createServer } from "node:http"
 
@@ -201,8 +201,18 @@ const stages = ToolPipeline.layer.pipe(
   ])
 )
 
+// The same tools as a toolkit, for what goes by one. Nothing runs for their names, so nothing is asked of the server.
+const Named = ToolkitOps.guard(Toolkit.make(
+  ...Object.keys(toolsOf({} as McpServer.McpServer["Service"])).map((name) => Tool.make(name))
+))
+
 const withLayer = Layer.mergeAll(guarded, others).pipe(
-  Layer.provide(McpOps.headers.combine(McpOps.errors({ style: "json-rpc" })).combine(McpOps.authenticate).layer),
+  Layer.provide(
+    McpOps.headers
+      .combine(McpOps.authenticate)
+      .combine(McpOps.visibility(Named, { namespace: false }))
+      .combine(McpOps.errors({ style: "json-rpc" })).layer
+  ),
   Layer.provide(stages),
   Layer.provide([Authenticator.layerAnonymous, Authorizer.layerAllowAll])
 )
