@@ -10,7 +10,6 @@
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
@@ -21,6 +20,7 @@ import * as AuthError from "./AuthError.ts"
 import * as Identity from "./Identity.ts"
 import { askAll } from "./internal/askAll.ts"
 import { type Answer, callerOf, find, findNow } from "./internal/findCaller.ts"
+import type { Now } from "./internal/now.ts"
 
 export * from "./AuthenticatorHeaders.ts"
 export * from "./AuthenticatorIssuers.ts"
@@ -41,11 +41,9 @@ export interface Service {
   ) => Effect.Effect<Option.Option<Identity.Identity>, AuthError.AuthError>
   readonly anonymous: Option.Option<Identity.Identity>
   readonly schemes: ReadonlyArray<string>
-  /** @internal The answer of `authenticate` where it is there already: most are, and a fiber costs more than they do. */
-  readonly "~now"?: ((headers: RequestHeadersInput, fiber: Running) => Answer | undefined) | undefined
+  /** @internal */
+  readonly "~now"?: Now | undefined
 }
-
-type Running = Fiber.Fiber<unknown, unknown>
 
 /**
  * The authenticator of a program.
@@ -112,12 +110,12 @@ export const make = (options: Options): Service => {
 }
 
 /** @internal An authenticator whose answers may be there already. */
-export const makeNow = (options: Options, now: NonNullable<Service["~now"]>): Service => ({
+export const makeNow = (options: Options, answer: Now["answer"]): Service => ({
   ...make(options),
-  "~now": now
+  "~now": { of: options.authenticate, answer }
 })
 
-const none: Effect.Effect<Option.Option<never>> = Effect.succeedNone
+const knowsNobody = () => Effect.succeedNone
 
 /**
  * The authenticator that knows nobody and takes a caller without a credential for `Identity.anonymous`, or for the
@@ -127,8 +125,8 @@ const none: Effect.Effect<Option.Option<never>> = Effect.succeedNone
  * @since 0.1.0
  */
 export const anonymous = (identity: Identity.Identity = Identity.anonymous): Service => ({
-  authenticate: () => none,
-  "~now": () => Option.none(),
+  authenticate: knowsNobody,
+  "~now": { of: knowsNobody, answer: () => Option.none() },
   anonymous: Option.some(
     Identity.isAnonymous(identity) ? identity : Identity.make({ ...identity, method: Identity.anonymous.method })
   ),

@@ -23,7 +23,8 @@ import { compile, type RoleRules, type Rule } from "./internal/rbac.ts"
  *   nothing.
  * - `deniedTools`: tools that holders of the role may do nothing with.
  * - `permissions`: single grants, written `[tool:]<tool>:<action>`, for example `github:*:list` or `tool:echo:call`. A
- *   first part `tool` is always the prefix; `tool:*:<action>`, which could be read in two ways, is refused.
+ *   first part `tool` is always the prefix, so `tool:*:<action>` is about every tool; for those of a namespace called `tool`
+ *   it is `tool:tool:*:<action>`.
  *
  * Tools are an exact id (`github:search`), a namespace (`github:*`) or `*`; actions an exact name or `*`.
  *
@@ -79,13 +80,6 @@ const checkAction = (field: string, action: string): string => {
 
 const parsePermission = (field: string, permission: string): Rule => {
   const parts = permission.split(":")
-  // Meant for a namespace called `tool`, it would grant everything.
-  if (parts.length === 3 && parts[0] === "tool" && parts[1] === "*") {
-    throw new TypeError(
-      `${where}: ${field}: ${JSON.stringify(permission)} is ambiguous; write "*:<action>" for every tool, or ` +
-        `"tool:tool:*:<action>" for those of a namespace called tool`
-    )
-  }
   if (parts[0] === "tool") parts.shift()
   const action = parts.pop() ?? ""
   const tool = parts.join(":")

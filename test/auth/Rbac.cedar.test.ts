@@ -73,8 +73,7 @@ const randomRoles = (random: () => number): Record<string, Role> => {
       deniedTools: some(patterns.slice(1), 0.04),
       allowedActions: some([...actions, "*"], 0.3),
       permissions: some(patterns, 0.06).map((pattern) =>
-        // With the prefix, `*` could be read in two ways, and is refused.
-        `${pattern !== "*" && (random() < 0.5 || pattern.startsWith("tool:")) ? "tool:" : ""}${pattern}:${
+        `${random() < 0.5 || pattern.startsWith("tool:") ? "tool:" : ""}${pattern}:${
           [...actions, "*"][Math.floor(random() * 4)]
         }`
       )

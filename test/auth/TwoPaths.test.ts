@@ -3,7 +3,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, DateTime, Effect, Layer, Option, Redacted } from "effect"
 import type { ToolCall } from "effect-toolops"
-import { ApiKey, Authenticator, Jwt, TokenIntrospection } from "effect-toolops/auth"
+import { ApiKey, Authenticator, AuthError, Jwt, TokenIntrospection } from "effect-toolops/auth"
 import { SqliteApiKeyStore } from "effect-toolops/node"
 import { HttpClient, HttpClientResponse } from "effect/http"
 import { TestClock } from "effect/testing"
@@ -172,4 +172,21 @@ describe("both paths of an authenticator", () => {
         assert.strictEqual(yield* judge(strict, { "x-api-key": misspelt }), "InvalidCredentials")
       }
     }))
+
+  it.effect("asks a copy with another way to authenticate in that way alone", () =>
+    Effect.gen(function*() {
+      const authenticator = yield* Authenticator.Authenticator
+      const strict: Authenticator.Service = {
+        ...authenticator,
+        authenticate: () => Effect.fail(new AuthError.AuthError({ reason: new AuthError.InvalidCredentials() }))
+      }
+      const headers = { "x-api-key": keys.plain }
+      assert.strictEqual((yield* Authenticator.identify(authenticator, headers)).principal, "plain")
+      for (
+        const one of [strict, Authenticator.firstOf(strict), Authenticator.firstOf(strict, Authenticator.anonymous())]
+      ) {
+        const refused = yield* Effect.flip(Authenticator.identify(one, headers))
+        assert.strictEqual(refused.reason._tag, "InvalidCredentials")
+      }
+    }).pipe(Effect.provide(Keys)))
 })

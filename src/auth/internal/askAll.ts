@@ -4,6 +4,7 @@ import type { RequestHeadersInput } from "../../ToolCall.ts"
 import type { Service } from "../Authenticator.ts"
 import * as AuthError from "../AuthError.ts"
 import type * as Identity from "../Identity.ts"
+import { type Now, nowOf } from "./now.ts"
 import { settled } from "./settled.ts"
 
 type Found = Option.Option<Identity.Identity>
@@ -42,10 +43,11 @@ export const askAll = (authenticators: ReadonlyArray<Service>): Pick<Service, "a
     }
     return Effect.succeed(found)
   }
-  const now: Service["~now"] = (headers, fiber) => {
+  const nows = authenticators.map(nowOf)
+  const now: Now["answer"] = (headers, fiber) => {
     let found: Found = Option.none()
-    for (const one of authenticators) {
-      const answer = one["~now"]?.(headers, fiber)
+    for (let i = 0; i < nows.length; i++) {
+      const answer = nows[i]!(headers, fiber)
       // One that has to think about it: then all are asked the long way.
       if (answer === undefined) return undefined
       if (answer instanceof AuthError.AuthError) return answer
@@ -55,8 +57,6 @@ export const askAll = (authenticators: ReadonlyArray<Service>): Pick<Service, "a
     }
     return found
   }
-  return {
-    authenticate: (headers) => ask(headers, 0, Option.none()),
-    "~now": authenticators.every((one) => one["~now"] !== undefined) ? now : undefined
-  }
+  const authenticate: Service["authenticate"] = (headers) => ask(headers, 0, Option.none())
+  return { authenticate, "~now": nows.includes(undefined) ? undefined : { of: authenticate, answer: now } }
 }

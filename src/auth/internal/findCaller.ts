@@ -7,6 +7,7 @@ import type { Service } from "../Authenticator.ts"
 import * as AuthError from "../AuthError.ts"
 import * as Identity from "../Identity.ts"
 import { type Found, header } from "./credentials.ts"
+import { nowOf } from "./now.ts"
 
 // Asking code that may be anybody's, so that nothing it does lets a caller in.
 
@@ -53,7 +54,7 @@ export const findNow = (
   headers: RequestHeadersInput,
   fiber: Running
 ): Answer | undefined => {
-  const now = authenticator["~now"]
+  const now = nowOf(authenticator)
   if (now === undefined) return undefined
   try {
     // Only our own authenticators have it, whose identities need not be looked at again.

@@ -7,6 +7,7 @@ import type { ByIssuer } from "../AuthenticatorIssuers.ts"
 import * as AuthError from "../AuthError.ts"
 import { ambiguous, authorization, rawAuthorization } from "./credentials.ts"
 import { claimedIssuer } from "./jwtClaims.ts"
+import { type Now, nowOf } from "./now.ts"
 
 // Choosing among authenticators that read the same header. The choice is made before anything is verified, so it must
 // not matter who makes it: each authenticator takes its own tokens alone, whichever it is handed.
@@ -44,16 +45,16 @@ export const routeByIssuer = (where: string, options: ByIssuer<Service>): Pick<S
     return Effect.flatMap(chosen.authenticate(headers), (found) => Option.isNone(found) ? bad() : Effect.succeed(found))
   }
 
-  return {
-    authenticate: (headers) => Effect.suspend(() => authenticate(headers)),
-    // A token that one of them has verified before need not be read to find out which.
-    "~now": (headers, fiber) => {
-      if (rawAuthorization(headers, "bearer") === undefined) return Option.none()
-      for (const one of all) {
-        const answer = one["~now"]?.(headers, fiber)
-        if (answer instanceof AuthError.AuthError || answer?._tag === "Some") return answer
-      }
-      return undefined
+  const nows = all.map(nowOf)
+  // A token that one of them has verified before need not be read to find out which.
+  const answer: Now["answer"] = (headers, fiber) => {
+    if (rawAuthorization(headers, "bearer") === undefined) return Option.none()
+    for (const now of nows) {
+      const answer = now?.(headers, fiber)
+      if (answer instanceof AuthError.AuthError || answer?._tag === "Some") return answer
     }
+    return undefined
   }
+  const suspended: Service["authenticate"] = (headers) => Effect.suspend(() => authenticate(headers))
+  return { authenticate: suspended, "~now": { of: suspended, answer } }
 }
