@@ -38,14 +38,15 @@ const bare = () => {
 
 const guarded = () => {
   const Tools = ToolkitOps.guard(Toolkit.make(Echo, Slow))
+  const auth = Layer.mergeAll(
+    ApiKey.layer().pipe(Layer.provide(
+      ApiKey.layerMemory({ keys: [{ id: "b", key: Redacted.make(key), principal: "bench", roles: ["user"] }] })
+    )),
+    Rbac.layer({ roles: { user: { allowedTools: ["*"], allowedActions: ["call"] } } })
+  )
   const stages = ToolPipeline.layer.pipe(Layer.provide([
     ObserveMiddleware.layer({ log: false }),
-    AuthMiddleware.layer.pipe(Layer.provide([
-      ApiKey.layer().pipe(Layer.provide(
-        ApiKey.layerMemory({ keys: [{ id: "b", key: Redacted.make(key), principal: "bench", roles: ["user"] }] })
-      )),
-      Rbac.layer({ roles: { user: { allowedTools: ["*"], allowedActions: ["call"] } } })
-    ])),
+    AuthMiddleware.layer,
     RateLimitMiddleware.layer.pipe(Layer.provide(
       RateLimit.layer({ limits: [{ name: "all", per: "identity", limit: 1_000_000_000, window: "1 hour" }] }).pipe(
         Layer.provide(RateLimitStore.layerMemory())
@@ -55,9 +56,11 @@ const guarded = () => {
     ResilienceMiddleware.layer()
   ]))
   return McpServer.toolkit(Tools).pipe(
-    Layer.provide(McpOps.headers.layer),
+    Layer.provide(McpOps.headers.combine(McpOps.visibility(Tools)).layer),
     Layer.provide(ToolkitOps.layer(Tools, work)),
-    Layer.provide(stages)
+    Layer.provide(stages),
+    Layer.provide(auth),
+    Layer.orDie
   )
 }
 
