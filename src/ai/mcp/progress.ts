@@ -1,6 +1,7 @@
 import type * as McpServer from "effect/ai/McpServer"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
 
 /**
  * How far a call has come.
@@ -61,7 +62,10 @@ export const progress = (progress: Progress): Effect.Effect<void> =>
 
 interface Reports {
   readonly report: Reporter
+  /** Lets no more reports out. */
   readonly close: Effect.Effect<void>
+  /** Waits for those that are on their way. */
+  readonly sent: Effect.Effect<void>
 }
 
 /** What reports to the client of a request until that is answered, if the client has asked for reports. */
@@ -74,22 +78,34 @@ export const reporterOf = (
   if (typeof progressToken !== "string" && typeof progressToken !== "number") return undefined
   let last = -Infinity
   let isOpen = true
+  let sending = 0
+  const idle = Latch.makeUnsafe(true)
+  const sent = Effect.sync(() => {
+    sending -= 1
+    if (sending === 0) idle.openUnsafe()
+  })
   const report: Reporter = ({ message, progress, total }) =>
     Effect.suspend(() => {
       if (!isOpen || !(progress > last) || !Number.isFinite(progress)) return Effect.void
       last = progress
+      sending += 1
+      idle.closeUnsafe()
       // A report that does not arrive is no reason for a call to fail.
-      return Effect.ignore(server.notifications["notifications/progress"]({
-        progressToken,
-        progress,
-        ...(total === undefined ? undefined : { total }),
-        ...(message === undefined ? undefined : { message })
-      }))
+      return Effect.ensuring(
+        Effect.ignore(server.notifications["notifications/progress"]({
+          progressToken,
+          progress,
+          ...(total === undefined ? undefined : { total }),
+          ...(message === undefined ? undefined : { message })
+        })),
+        sent
+      )
     })
   return {
     report,
     close: Effect.sync(() => {
       isOpen = false
-    })
+    }),
+    sent: idle.await
   }
 }

@@ -115,7 +115,10 @@ const reporting = <A, E, R>(
   const reports = reporterOf(server, requestContext.requestMetadata)
   return reports === undefined
     ? effect
-    : Effect.ensuring(Effect.provideService(effect, ProgressReporter, reports.report), reports.close)
+    : Effect.flatMap(
+      Effect.ensuring(Effect.provideService(effect, ProgressReporter, reports.report), reports.close),
+      (answer) => Effect.as(reports.sent, answer)
+    )
 }
 
 export const httpRequest = (
