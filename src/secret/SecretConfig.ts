@@ -99,7 +99,8 @@ export const layer: Layer.Layer<never, never, SecretResolver> = ConfigProvider.l
 /**
  * A Layer that is built anew when a secret that it was built with has changed.
  *
- * - `provide`: runs an effect with the present build. The effect keeps that build to its end.
+ * - `provide`: runs an effect with the present build. The effect keeps that build to its end. What it acquires is its
+ *   caller's and may live on; take `context` for what needs the build for as long.
  * - `context`: the present build, which stays as it is until the scope closes.
  * - `layer`: the same as a Layer, for as long as that is in use.
  *
@@ -198,8 +199,7 @@ export const refreshable = <I, E, R>(
       keepFresh({ builds, first, layer: self, resolver, scope, retryMillis, onFailure: options.onFailure ?? warn })
     )
     return {
-      provide: (effect) =>
-        Effect.scoped(Effect.flatMap(builds.borrow, (context) => Effect.provideContext(effect, context))),
+      provide: builds.use,
       context: builds.borrow,
       layer: Layer.effectContext(builds.borrow)
     }

@@ -122,6 +122,27 @@ describe("SecretConfig.refreshable", () => {
     }).pipe(Effect.provide(configured(secrets)))
   })
 
+  it.effect("leaves what a call acquires to the scope of its caller", () => {
+    const secrets = secretsOf()
+    const log: Array<string> = []
+    return Effect.gen(function*() {
+      const database = yield* SecretConfig.refreshable(pools(log))
+      const scope = yield* Scope.make()
+      const acquired = database.provide(Effect.acquireRelease(
+        Effect.map(Database, ({ password }) => log.push(`acquire ${password}`)),
+        () => Effect.sync(() => log.push("release"))
+      ))
+      yield* Scope.provide(acquired, scope)
+      assert.deepStrictEqual(log.splice(0), ["open 1", "acquire 1"])
+      // The build is nobody's by now, though the scope is still open.
+      secrets.set("db", "2")
+      yield* pass("1 minute")
+      assert.deepStrictEqual(log.splice(0), ["open 2", "close 1"])
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(log.splice(0), ["release"])
+    }).pipe(Effect.provide(configured(secrets)))
+  })
+
   it.effect("keeps the old build while a new one cannot be had, and tries again", () => {
     const secrets = secretsOf()
     const log: Array<string> = []

@@ -22,20 +22,33 @@ interface Build<I> {
 export class Builds<I> {
   current: Build<I> | undefined = undefined
 
+  /** The present build, which stays until it is released. */
+  readonly take: Effect.Effect<Build<I>> = Effect.sync(() => {
+    // There is one before anybody has this object.
+    const build = this.current!
+    build.users++
+    return build
+  })
+
   /** The present build, which stays until the scope closes. */
-  readonly borrow: Effect.Effect<Context.Context<I>, never, Scope.Scope> = Effect.uninterruptible(
-    Effect.flatMap(Effect.scope, (scope) =>
-      Effect.suspend(() => {
-        // There is one before anybody has this object.
-        const build = this.current!
-        build.users++
-        return Effect.as(Scope.addFinalizer(scope, Effect.suspend(() => this.release(build))), build.context)
-      }))
+  readonly borrow: Effect.Effect<Context.Context<I>, never, Scope.Scope> = Effect.map(
+    Effect.acquireRelease(this.take, (build) => this.release(build)),
+    ({ context }) => context
   )
 
+  /** Runs an effect with the present build, which stays until the effect ends. What the effect acquires is not closed here. */
+  readonly use = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, I>> =>
+    Effect.acquireUseRelease(
+      this.take,
+      ({ context }) => Effect.provideContext(effect, context),
+      (build) => this.release(build)
+    )
+
   release(build: Build<I>): Effect.Effect<void> {
-    build.users--
-    return this.closeUnused(build)
+    return Effect.suspend(() => {
+      build.users--
+      return this.closeUnused(build)
+    })
   }
 
   closeUnused(build: Build<I>): Effect.Effect<void> {
