@@ -26,7 +26,7 @@ import * as SecretProvider from "./SecretProvider.ts"
  *
  * - `name`: what stands between the colons of a reference. Default `bws`.
  * - `accessToken`: of a machine account.
- * - `serverUrl`: of a server of your own: https, or http on loopback. Default: Bitwarden's.
+ * - `serverUrl`: of a server of your own: https, or http on loopback, without a query or a fragment. Default: Bitwarden's.
  * - `command`: the program, by its path or looked up in the `PATH` it is given. Default `bws`.
  * - `env`: more variables for the program. `inherit`: names of those it has from this process. Default `PATH` and `HOME`.
  * - `namesTtl`: how long it is remembered which id a name stands for. Default 10 minutes; 0 looks it up every time.
@@ -100,8 +100,15 @@ const idsOf = (list: unknown, nameOf: "name" | "key"): Ids | undefined => {
   return ids
 }
 
-const checkServer = (where: string, url: string | undefined): Readonly<Record<string, string>> =>
-  url === undefined ? {} : { BWS_SERVER_URL: checkUrl(where, url, false).href }
+const checkServer = (where: string, url: string | undefined): Readonly<Record<string, string>> => {
+  if (url === undefined) return {}
+  const { href } = checkUrl(where, url, false)
+  if (/[?#]/.test(href)) throw new TypeError(`${where}: serverUrl must not hold a query or a fragment`)
+  // bws puts "/api" and "/identity" behind it as it stands.
+  let end = href.length
+  while (href[end - 1] === "/") end--
+  return { BWS_SERVER_URL: href.slice(0, end) }
+}
 
 type Problem = SecretUnavailable["problem"] | "not found"
 

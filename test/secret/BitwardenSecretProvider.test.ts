@@ -224,9 +224,24 @@ describe("BitwardenSecretProvider", () => {
       assert.strictEqual(seen.length, 3)
       for (const { args, env } of seen) {
         assert.notInclude(args.join(" "), "token")
-        assert.deepInclude(env, { BWS_ACCESS_TOKEN: "0.token", BWS_SERVER_URL: "https://vault.example.eu/" })
+        assert.deepInclude(env, { BWS_ACCESS_TOKEN: "0.token", BWS_SERVER_URL: "https://vault.example.eu" })
         const names = Object.keys(env).filter((name) => !/^(?:PATH|HOME|__CF_.*)$/.test(name))
         assert.sameMembers(names, ["BWS_ACCESS_TOKEN", "BWS_SERVER_URL", "NO_COLOR"])
+      }
+    }))
+
+  it.effect("tells the server without the slashes at its end, since bws puts a path behind it", () =>
+    Effect.gen(function*() {
+      const servers = {
+        "https://vault.example/": "https://vault.example",
+        "https://vault.example:8443//": "https://vault.example:8443",
+        "https://vault.example/bitwarden": "https://vault.example/bitwarden",
+        "https://vault.example/bitwarden/": "https://vault.example/bitwarden"
+      }
+      for (const [serverUrl, told] of Object.entries(servers)) {
+        const { calls, get } = yield* installed({ serverUrl })
+        yield* get("382580ab-1368-4e85-bfa3-b02e01400c9f")
+        assert.deepStrictEqual(calls().map(({ env }) => env["BWS_SERVER_URL"]), [told])
       }
     }))
 
@@ -272,6 +287,9 @@ describe("BitwardenSecretProvider", () => {
     assert.throws(made({ accessToken: "t" }), "accessToken must be a Redacted")
     assert.throws(made({ accessToken: Redacted.make("") }), "accessToken")
     assert.throws(made({ serverUrl: "http://vault.example" }), "url must be https")
+    assert.throws(made({ serverUrl: "https://vault.example/?a=b" }), "query")
+    assert.throws(made({ serverUrl: "https://vault.example/?" }), "query")
+    assert.throws(made({ serverUrl: "https://vault.example/#a" }), "fragment")
     assert.throws(made({ namesTtl: -1 }), "namesTtl")
     assert.throws(made({ args: ["-t"] }), "args")
   })
