@@ -142,7 +142,11 @@ class Reader {
     const provider = providerAt(this.text, position)
     const start = position + keyword.length + provider.length + 1
     plainNamePattern.lastIndex = start
-    const name = (plainNamePattern.exec(this.text)?.[0] ?? "").replace(/[.:]+$/, "")
+    const run = plainNamePattern.exec(this.text)?.[0] ?? ""
+    // A pattern would look from each of them to the end of their row.
+    let end = run.length
+    while (run[end - 1] === "." || run[end - 1] === ":") end--
+    const name = run.slice(0, end)
     this.push({ _tag: "Secret", provider, ref: checkName(name, start), position })
     return start + name.length
   }

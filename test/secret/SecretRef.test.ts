@@ -177,4 +177,18 @@ describe("SecretRef", () => {
     }
     assert.isBelow(performance.now() - start, 3000)
   })
+
+  it("takes time linear in what might be the end of a name", () => {
+    for (const end of [".", ":", ".:"]) {
+      const start = performance.now()
+      // The name of one is too long, that of the other ends where the many begin.
+      assert.deepStrictEqual(mistake(`x secretref:p:${end.repeat(200_000)}a`)[1], "the name of a secret is too long")
+      assert.deepStrictEqual(parts(`x secretref:p:a${end.repeat(200_000)}`).slice(0, 2), [
+        literal("x "),
+        secret("p", "a", 2)
+      ])
+      // 200,000 squared would be minutes.
+      assert.isBelow(performance.now() - start, 2000)
+    }
+  })
 })
