@@ -20,7 +20,6 @@ import type * as Scope from "effect/Scope"
 import * as Check from "../internal/options.ts"
 import { Builds, keepFresh } from "./internal/refreshable.ts"
 import { CurrentUses } from "./internal/uses.ts"
-import type { SecretError } from "./SecretError.ts"
 import * as SecretRef from "./SecretRef.ts"
 import { SecretResolver } from "./SecretResolver.ts"
 
@@ -116,16 +115,17 @@ export interface Refreshable<in out I> {
 /**
  * What `refreshable` takes.
  *
- * - `retryDelay`: how long after a build that failed until the next. Default 10 seconds.
- * - `onFailure`: told of each build that failed, other than the first. Default: a warning in the log, without the cause,
- *   since what a driver says may hold what it was given.
+ * - `retryDelay`: how long after a build that failed until the next, and the least time between two builds anew: a source
+ *   that gives another value at every read must not keep the program building. Default 10 seconds.
+ * - `onFailure`: told of each build that failed, other than the first. That one does not end well itself is a line in the
+ *   log. Default: a warning in the log, without the cause, since what a driver says may hold what it was given.
  *
  * @category options
  * @since 0.1.0
  */
 export interface RefreshableOptions<E> {
   readonly retryDelay?: Duration.Input | undefined
-  readonly onFailure?: ((cause: Cause.Cause<E | SecretError>) => Effect.Effect<void>) | undefined
+  readonly onFailure?: ((cause: Cause.Cause<E>) => Effect.Effect<void>) | undefined
 }
 
 const warn = (): Effect.Effect<void> =>
@@ -148,7 +148,8 @@ const warn = (): Effect.Effect<void> =>
  *
  * **Gotchas**
  *
- * Everything inside the given Layer is built anew; what it requires from outside is not.
+ * Everything inside the given Layer is built anew; what it requires from outside is not. Once the scope has closed, using
+ * the result is a defect.
  *
  * **Example** (Following a password that is rotated)
  *
@@ -195,6 +196,7 @@ export const refreshable = <I, E, R>(
     const scope = yield* Effect.scope
     const builds = new Builds<I>()
     const first = yield* builds.build(self, scope)
+    yield* Effect.addFinalizer(() => Effect.sync(() => void (builds.isClosed = true)))
     yield* Effect.forkScoped(
       keepFresh({ builds, first, layer: self, resolver, scope, retryMillis, onFailure: options.onFailure ?? warn })
     )

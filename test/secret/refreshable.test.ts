@@ -186,6 +186,146 @@ describe("SecretConfig.refreshable", () => {
     )
   })
 
+  it.effect("goes on after a build that was interrupted from inside", () => {
+    const secrets = secretsOf()
+    const told: Array<Cause.Cause<unknown>> = []
+    let builds = 0
+    const joining = Layer.effect(
+      Mail,
+      Effect.gen(function*() {
+        const key = Redacted.value(yield* Config.Redacted("MAIL_KEY"))
+        if (++builds === 2) {
+          const part = yield* Effect.forkChild(Effect.never, { startImmediately: true })
+          yield* Fiber.interrupt(part)
+          yield* Fiber.join(part)
+        }
+        return { key }
+      })
+    )
+    return Effect.gen(function*() {
+      const mailer = yield* SecretConfig.refreshable(joining, {
+        onFailure: (cause) => Effect.sync(() => void told.push(cause))
+      })
+      yield* settle
+      secrets.set("mail", "m2")
+      yield* pass("1 minute")
+      assert.strictEqual((yield* mailer.provide(Mail)).key, "key-m1")
+      assert.deepStrictEqual(told.map(Cause.hasInterruptsOnly), [true])
+      yield* pass("10 seconds")
+      assert.strictEqual((yield* mailer.provide(Mail)).key, "key-m2")
+    }).pipe(Effect.provide(configured(secrets)))
+  })
+
+  it.effect("goes on when the handler of failures does not end well", () => {
+    const secrets = secretsOf()
+    const lines: Array<unknown> = []
+    const handlers = [
+      () => Effect.die(new Error("canary boom")),
+      () => Effect.interrupt,
+      (): Effect.Effect<void> => {
+        throw new Error("canary boom")
+      }
+    ]
+    let failures = 0
+    const broken = Layer.effect(
+      Mail,
+      Effect.gen(function*() {
+        const key = Redacted.value(yield* Config.Redacted("MAIL_KEY"))
+        if (key !== "key-m1" && failures < handlers.length) return yield* Effect.fail(failures++)
+        return { key }
+      })
+    )
+    return Effect.gen(function*() {
+      const mailer = yield* SecretConfig.refreshable(broken, { onFailure: () => handlers[failures - 1]!() })
+      yield* settle
+      secrets.set("mail", "m2")
+      yield* pass("1 minute")
+      for (const count of [1, 2, 3]) {
+        assert.deepStrictEqual([failures, lines.length], [count, count])
+        assert.strictEqual((yield* mailer.provide(Mail)).key, "key-m1")
+        yield* pass("10 seconds")
+      }
+      assert.strictEqual((yield* mailer.provide(Mail)).key, "key-m2")
+      for (const line of lines) assert.notInclude(inspect(line, { depth: 9 }), "canary")
+    }).pipe(
+      Effect.provide(configured(secrets)),
+      Effect.provide(Logger.layer([Logger.make((entry) => void lines.push(entry))]))
+    )
+  })
+
+  it.effect("tells the handler of builds that failed, and not of a secret that cannot be looked at", () => {
+    const secrets = secretsOf()
+    const told: Array<unknown> = []
+    const lines: Array<unknown> = []
+    const once = Layer.effect(
+      Mail,
+      Effect.gen(function*() {
+        const key = Redacted.value(yield* Config.Redacted("MAIL_KEY"))
+        if (key === "key-m1") secrets.delete("mail")
+        yield* (yield* SecretResolver.SecretResolver).invalidate()
+        return { key }
+      })
+    )
+    return Effect.gen(function*() {
+      const mailer = yield* SecretConfig.refreshable(once, {
+        retryDelay: "5 seconds",
+        onFailure: (cause) => Effect.sync(() => void told.push(cause))
+      })
+      yield* settle
+      assert.deepStrictEqual([told.length, lines.length], [0, 1])
+      secrets.set("mail", "m2")
+      yield* pass("5 seconds")
+      assert.strictEqual((yield* mailer.provide(Mail)).key, "key-m2")
+      assert.deepStrictEqual(told, [])
+    }).pipe(
+      Effect.provide(configured(secrets)),
+      Effect.provide(Logger.layer([Logger.make((entry) => void lines.push(entry))]))
+    )
+  })
+
+  it.effect("builds anew at most once in a while, though every look at the source brings another value", () => {
+    let minted = 0
+    let builds = 0
+    const minting = SecretProvider.make({ name: "p", get: () => Effect.sync(() => Redacted.make(`m${++minted}`)) })
+    const Minting = SecretConfig.layer.pipe(
+      Layer.provideMerge(SecretResolver.layer({ ttl: 0, variables: {} })),
+      Layer.provide(SecretProvider.layer(minting)),
+      Layer.provide(ConfigProvider.layer(ConfigProvider.fromEnvRecord({ MAIL_KEY: "secretref:p:mail" })))
+    )
+    const counting = Layer.effectDiscard(Effect.map(Config.Redacted("MAIL_KEY"), () => void builds++))
+    return Effect.gen(function*() {
+      yield* SecretConfig.refreshable(counting, { retryDelay: "10 seconds" })
+      yield* settle
+      // The change that came while it was built is followed at once.
+      assert.strictEqual(builds, 2)
+      yield* pass("9999 millis")
+      assert.strictEqual(builds, 2)
+      yield* pass("1 millis")
+      assert.strictEqual(builds, 3)
+      for (let i = 0; i < 6; i++) yield* pass("10 seconds")
+      assert.strictEqual(builds, 9)
+    }).pipe(Effect.provide(Minting))
+  })
+
+  it.effect("is of no use once its scope has closed, and says so", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const scope = yield* Scope.make()
+      const database = yield* Scope.provide(SecretConfig.refreshable(pools(log)), scope)
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(log, ["open 1", "close 1"])
+      for (
+        const use of [
+          database.provide(Database),
+          Effect.scoped(database.context),
+          Effect.provide(Database, database.layer)
+        ] as ReadonlyArray<Effect.Effect<unknown>>
+      ) {
+        const exit = yield* Effect.exit(use)
+        assert.include(Exit.isFailure(exit) ? Cause.pretty(exit.cause) : "", "its scope has closed")
+      }
+    }).pipe(Effect.provide(configured(secretsOf()))))
+
   it.effect("leaves the old build when a secret changes back, or cannot be read for a while", () => {
     const secrets = secretsOf()
     const log: Array<string> = []

@@ -4,8 +4,10 @@ import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { monotonicMillis } from "../../internal/monotonic.ts"
 import type { SecretError } from "../SecretError.ts"
 import type { SecretResolver } from "../SecretResolver.ts"
 import { CurrentUses, type Uses } from "./uses.ts"
@@ -21,13 +23,15 @@ interface Build<I> {
 /** One build of a layer at a time for new users, and those before for as long as somebody uses them. */
 export class Builds<I> {
   current: Build<I> | undefined = undefined
+  isClosed = false
 
   /** The present build, which stays until it is released. */
-  readonly take: Effect.Effect<Build<I>> = Effect.sync(() => {
+  readonly take: Effect.Effect<Build<I>> = Effect.suspend(() => {
+    if (this.isClosed) return Effect.die(new Error("SecretConfig.refreshable: its scope has closed"))
     // There is one before anybody has this object.
     const build = this.current!
     build.users++
-    return build
+    return Effect.succeed(build)
   })
 
   /** The present build, which stays until the scope closes. */
@@ -94,6 +98,24 @@ const untilChanged = (resolver: SecretResolver["Service"], uses: Uses): Effect.E
     { concurrency: "unbounded" }
   ).pipe(Stream.take(1), Stream.runDrain)
 
+/** The same, also when the source is away for a while. */
+const untilSurelyChanged = (
+  resolver: SecretResolver["Service"],
+  uses: Uses,
+  retryMillis: number
+): Effect.Effect<unknown> =>
+  Effect.catchCause(untilChanged(resolver, uses), (cause) => {
+    const error = Cause.findErrorOption(cause)
+    // What a defect says may hold what it was given.
+    const why = Option.isSome(error) ? error.value.message : "unexpectedly"
+    return Effect.logWarning(`effect-toolops: a secret could not be looked at again: ${why}`).pipe(
+      Effect.andThen(Effect.sleep(retryMillis)),
+      Effect.andThen(Effect.suspend(() => untilSurelyChanged(resolver, uses, retryMillis)))
+    )
+  })
+
+const now = Effect.withFiber((fiber) => Effect.succeed(monotonicMillis(fiber)))
+
 /** Builds the layer anew whenever a secret that it uses has changed. What cannot be built leaves the build before. */
 export const keepFresh = <I, E, R>(options: {
   readonly builds: Builds<I>
@@ -102,20 +124,32 @@ export const keepFresh = <I, E, R>(options: {
   readonly resolver: SecretResolver["Service"]
   readonly scope: Scope.Scope
   readonly retryMillis: number
-  readonly onFailure: (cause: Cause.Cause<E | SecretError>) => Effect.Effect<void>
-}): Effect.Effect<void, never, R> =>
-  Effect.gen(function*() {
+  readonly onFailure: (cause: Cause.Cause<E>) => Effect.Effect<void>
+}): Effect.Effect<void, never, R> => {
+  const { builds, retryMillis } = options
+  const tell = (cause: Cause.Cause<E>): Effect.Effect<void> =>
+    Effect.catchCause(
+      Effect.suspend(() => options.onFailure(cause)),
+      () => Effect.logWarning("effect-toolops: the handler of failed builds of a layer did not end well")
+    )
+  return Effect.gen(function*() {
     let build = options.first
+    let lastEnd = -Infinity
     // What uses no secret never has to be built again.
     while (build.uses.size > 0) {
-      const before = build
-      const next = Effect.andThen(
-        untilChanged(options.resolver, before.uses),
-        options.builds.build(options.layer, options.scope)
+      yield* untilSurelyChanged(options.resolver, build.uses, retryMillis)
+      // A source may bring another value at every look.
+      const wait = lastEnd + retryMillis - (yield* now)
+      if (wait > 0) yield* Effect.sleep(wait)
+      // Also when it was interrupted from inside. When this fiber is interrupted, nothing is caught.
+      const next = yield* Effect.catchCause(
+        builds.build(options.layer, options.scope),
+        (cause) => Effect.as(tell(cause), undefined)
       )
-      build = yield* Effect.catchCause(next, (cause) =>
-        Cause.hasInterruptsOnly(cause)
-          ? Effect.failCause(cause as Cause.Cause<never>)
-          : Effect.andThen(options.onFailure(cause), Effect.as(Effect.sleep(options.retryMillis), before)))
+      lastEnd = yield* now
+      // The value may be as it was by then.
+      if (next === undefined) yield* Effect.sleep(retryMillis)
+      else build = next
     }
   })
+}
