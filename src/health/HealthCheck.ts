@@ -64,13 +64,16 @@ export interface HealthCheck<out R = never> {
  *
  * - `name`: 1 to 128 of `A-Z a-z 0-9 _ - .`; it is part of a URL.
  * - `check`: answers `true`, nothing or `{ status, details? }`; `false` and any failure mean unhealthy. The text of a
- *   failure is shown to nobody.
+ *   failure is shown to nobody. A promise goes on when the check that waits for it is given up on, and the next run makes
+ *   another one: hand it the `AbortSignal` that `Effect.tryPromise` gives, or wrap it in `Effect.uninterruptible`, which makes
+ *   the run last as long as the promise.
  * - `critical`: whether the program is unhealthy without it; otherwise it is degraded. Default true.
  * - `groups`: the probes that ask it: `readiness`, `startup`, or names of your own. Default `["readiness"]`.
  * - `timeout`: how long one run may take. Default 1 second.
  * - `interval`: how long an answer is kept before the check runs again. Default 5 seconds; 0 keeps none.
  * - `background`: run it every `interval` by itself, so that no probe waits for it. Default false.
- * - `failAfter`, `passAfter`: how many runs in a row must disagree before the status changes. Default 1 each.
+ * - `failAfter`, `passAfter`: how many runs in a row must disagree before the status changes. Default 1 each. A run that was
+ *   given up on and does not end counts as one more timeout per `interval`, or per `timeout` where that is longer.
  *
  * @category options
  * @since 0.1.0

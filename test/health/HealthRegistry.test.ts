@@ -92,6 +92,52 @@ describe("HealthRegistry", () => {
       })
     ))
 
+  it.effect("counts a run that is still stuck as one more timeout per interval, however high failAfter", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        const { check, state } = counting({ failAfter: 3, interval: "1 second", timeout: "200 millis" })
+        yield* registry.register(check)
+        assert.strictEqual((yield* registry.check("counting")).status, "healthy")
+        const release = yield* Deferred.make<boolean>()
+        state.answer = Effect.uninterruptible(Deferred.await(release))
+        yield* TestClock.adjust("1 second")
+        const asking = yield* Effect.forkChild(registry.check("counting"))
+        yield* TestClock.adjust("200 millis")
+        assert.strictEqual((yield* Fiber.join(asking)).status, "healthy")
+        // Asking more often counts no more.
+        yield* TestClock.adjust("999 millis")
+        for (let i = 0; i < 5; i++) assert.strictEqual((yield* registry.check("counting")).status, "healthy")
+        yield* TestClock.adjust("1 millis")
+        for (let i = 0; i < 5; i++) assert.strictEqual((yield* registry.check("counting")).status, "healthy")
+        yield* TestClock.adjust("1 second")
+        const down = yield* registry.check("counting")
+        assert.deepStrictEqual([down.status, down.reason, down.durationMillis], ["unhealthy", "timeout", 2200])
+        assert.strictEqual(state.runs, 2)
+        state.answer = Effect.succeed(true)
+        yield* Deferred.succeed(release, true)
+        yield* Effect.yieldNow
+        yield* Effect.yieldNow
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual((yield* registry.check("counting")).status, "healthy")
+      })
+    ))
+
+  it.effect("counts a run that is stuck no faster than runs could time out, where no answer is kept", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        const { check, state } = counting({ failAfter: 2, interval: 0, timeout: "200 millis" })
+        yield* registry.register(check)
+        yield* registry.check("counting")
+        state.answer = Effect.uninterruptible(Effect.never)
+        const asking = yield* Effect.forkChild(registry.check("counting"))
+        yield* TestClock.adjust("200 millis")
+        yield* Fiber.join(asking)
+        for (let i = 0; i < 5; i++) assert.strictEqual((yield* registry.check("counting")).status, "healthy")
+        yield* TestClock.adjust("200 millis")
+        assert.strictEqual((yield* registry.check("counting")).status, "unhealthy")
+      })
+    ))
+
   it.effect("does not let one slow check spoil the others", () =>
     withRegistry((registry) =>
       Effect.gen(function*() {

@@ -69,6 +69,7 @@ export class Runner {
   readonly check: HealthCheck
   #report: CheckReport | undefined = undefined
   #reportedAt = 0
+  #startedAt = 0
   // The answer that callers wait for, and whether the run is still under way; a run may outlive its answer.
   #pending: Deferred.Deferred<CheckReport> | undefined = undefined
   #isRunning = false
@@ -86,20 +87,30 @@ export class Runner {
 
   /** The kept report if it is young enough, the report of the run under way, or of a new one. */
   readonly report: Effect.Effect<CheckReport> = Effect.withFiber((fiber) => {
-    const kept = this.kept(monotonicMillis(fiber))
+    const now = monotonicMillis(fiber)
+    const kept = this.kept(now)
     if (kept !== undefined) return Effect.succeed(kept)
     if (this.#pending !== undefined) return Deferred.await(this.#pending)
-    // A run that has been given up on and still goes on: what it was given up for still holds.
-    if (this.#isRunning && this.#report !== undefined) return Effect.succeed(this.#report)
+    if (this.#isRunning && this.#report !== undefined) return Effect.succeed(this.stillStuck(fiber, this.#report, now))
     return this.start(fiber)
   })
+
+  // A run that has been given up on and still goes on. It counts as one more timeout as often as runs could have timed out:
+  // else `failAfter` would not be reached while no other run can start.
+  stillStuck(asking: Fiber.Fiber<unknown, unknown>, before: CheckReport, now: number): CheckReport {
+    const { critical, intervalMillis, name, timeoutMillis } = this.check
+    if (now - this.#reportedAt < Math.max(intervalMillis, timeoutMillis)) return before
+    const checkedAt = asking.getRef(Clock.Clock).currentTimeMillisUnsafe()
+    this.#reportedAt = now
+    return this.#report = this.flap({ name, critical, durationMillis: now - this.#startedAt, checkedAt, ...timedOut })
+  }
 
   // In one step with the decision to start: a fiber may yield between two, and another decide the same.
   start(asking: Fiber.Fiber<unknown, unknown>): Effect.Effect<CheckReport> {
     const pending = Deferred.makeUnsafe<CheckReport>()
     const clock = asking.getRef(Clock.Clock)
     const checkedAt = clock.currentTimeMillisUnsafe()
-    const started = monotonicMillis(asking)
+    this.#startedAt = monotonicMillis(asking)
     this.#pending = pending
     this.#isRunning = true
     // In a fiber that is not the probe's: one who goes away must not take the run from the others.
@@ -111,7 +122,7 @@ export class Runner {
         // Before those who wait are woken: one of them may ask again at once.
         if (exit !== undefined) this.#isRunning = false
         this.#reportedAt = Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
-        const durationMillis = this.#reportedAt - started
+        const durationMillis = this.#reportedAt - this.#startedAt
         this.#report = this.flap({ name, critical, durationMillis, checkedAt, ...result })
         Deferred.doneUnsafe(pending, Effect.succeed(this.#report))
       },
