@@ -52,19 +52,24 @@ export const make = (options: Options): HealthCheck.HealthCheck => {
     interval: "30 seconds",
     ...checkOptionsOf(rest),
     critical: options.isCritical ?? true,
-    check: Effect.map(Effect.tryPromise(() => statfs(path)), (stats): HealthCheck.CheckAnswer => {
-      const bytes = usedShare(stats.blocks, stats.bavail)
-      const files = usedShare(stats.files, stats.ffree)
-      return {
-        status: byRatio(Math.max(bytes, files), warn, critical),
-        details: {
-          availableBytes: stats.bavail * stats.bsize,
-          totalBytes: stats.blocks * stats.bsize,
-          usedShare: bytes,
-          usedFilesShare: files
+    // A file system that hangs holds the thread that asks it, whoever still waits, and there are only a few of those. So the
+    // run lasts as long as the question, and no second one is asked meanwhile.
+    check: Effect.map(
+      Effect.uninterruptible(Effect.tryPromise(() => statfs(path))),
+      (stats): HealthCheck.CheckAnswer => {
+        const bytes = usedShare(stats.blocks, stats.bavail)
+        const files = usedShare(stats.files, stats.ffree)
+        return {
+          status: byRatio(Math.max(bytes, files), warn, critical),
+          details: {
+            availableBytes: stats.bavail * stats.bsize,
+            totalBytes: stats.blocks * stats.bsize,
+            usedShare: bytes,
+            usedFilesShare: files
+          }
         }
       }
-    })
+    )
   })
 }
 
