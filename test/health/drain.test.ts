@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Deferred, Duration, Effect, Exit, Fiber, Layer } from "effect"
+import { Cause, Deferred, Duration, Effect, Exit, Fiber, Layer, Scheduler } from "effect"
 import { ToolCall, ToolMeta, ToolPipeline } from "effect-toolops"
 import { ToolRefusal } from "effect-toolops/ai"
 import { AuthMiddleware } from "effect-toolops/auth"
@@ -135,6 +135,67 @@ describe("draining", () => {
     }
     assert.isAbove(interrupted, 500)
   })
+
+  it.effect("counts what a call leaves running behind it as calls of its own", () =>
+    Effect.gen(function*() {
+      const registry = yield* HealthRegistry.make
+      const nested = registry.admit(Effect.sleep("2 seconds"))
+      const worker = yield* registry.admit(Effect.forkDetach(Effect.andThen(Effect.sleep("1 second"), nested)))
+      const late = yield* registry.admit(Effect.forkDetach(Effect.andThen(Effect.sleep("10 seconds"), nested)))
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* registry.inFlight, 1)
+      const quiescing = yield* start(registry.quiesce("1 minute"))
+      yield* TestClock.adjust("1999 millis")
+      assert.isUndefined(quiescing.pollUnsafe())
+      yield* TestClock.adjust("1 millis")
+      assert.strictEqual(yield* Fiber.join(quiescing), 0)
+      yield* Fiber.join(worker)
+      yield* TestClock.adjust("10 seconds")
+      const exit = yield* Fiber.await(late)
+      const error: unknown = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+      assert.instanceOf(error, ResilienceError.ResilienceError)
+      assert.strictEqual(error.reason._tag, "Draining")
+    }))
+
+  it.effect("knows the calls of one registry from those of another", () =>
+    Effect.gen(function*() {
+      const [inner, outer] = [yield* HealthRegistry.make, yield* HealthRegistry.make]
+      const counts = Effect.all([inner.inFlight, outer.inFlight])
+      // What is part of a call in flight stays part of it through the other registry.
+      assert.deepStrictEqual(yield* outer.admit(inner.admit(outer.admit(counts))), [1, 1])
+      yield* inner.quiesce(0)
+      const error = yield* Effect.flip(outer.admit(inner.admit(Effect.void)))
+      assert.strictEqual(error.reason._tag, "Draining")
+      const late = Effect.andThen(outer.quiesce(0), Effect.flip(outer.admit(inner.admit(outer.admit(Effect.void)))))
+      assert.strictEqual((yield* late).reason._tag, "Draining")
+    }))
+
+  it.effect("lets no call in after it has been quiet, wherever a fiber yields on its way in", () =>
+    Effect.gen(function*() {
+      let tried = 0
+      for (let ops = 3; ops < 30; ops++) {
+        for (let before = 0; before < ops; before++) {
+          const registry = yield* HealthRegistry.make
+          let ran = false
+          let call: Effect.Effect<unknown, unknown> = registry.admit(Effect.andThen(
+            Effect.sync(() => {
+              ran = true
+            }),
+            Effect.never
+          ))
+          for (let i = 0; i < before; i++) call = Effect.andThen(Effect.void, call)
+          const fiber = Effect.runFork(Effect.provideService(call, Scheduler.MaxOpsBeforeYield, ops))
+          if (!ran) {
+            tried += 1
+            const left = Effect.runSyncExit(registry.quiesce("1 second"))
+            yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve)))
+            assert.isFalse(ran && Exit.isSuccess(left), `${ops}/${before}`)
+          }
+          fiber.interruptUnsafe()
+        }
+      }
+      assert.isAbove(tried, 20)
+    }))
 
   it.effect("waits for 10,000 calls that end in any order", () =>
     Effect.gen(function*() {

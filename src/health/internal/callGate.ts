@@ -8,10 +8,25 @@ import { boundedRun } from "../../internal/boundedRun.ts"
 import { refusal } from "../../internal/refusal.ts"
 import { Draining, type ResilienceError, resilienceError } from "../../resilience/ResilienceError.ts"
 
-/** Whether a fiber works for a call that is in flight. What such a call calls itself must not be refused, or it is lost. */
-const IsAdmitted = Context.Reference<boolean>("effect-toolops/health/callGate/IsAdmitted", {
-  defaultValue: () => false
+/** A call that was let in by a gate, inside of those that were let in around it, by this gate or another. */
+interface Admission {
+  readonly gate: CallGate
+  readonly outer: Admission | undefined
+  isOver: boolean
+}
+
+/** What a fiber works for. What a call in flight calls itself must not be refused, or it is lost. */
+const CurrentAdmission = Context.Reference<Admission | undefined>("effect-toolops/health/callGate/CurrentAdmission", {
+  defaultValue: () => undefined
 })
+
+// Fibers that a call leaves behind inherit its admission, which must not count for longer than the call.
+const isPartOfCall = (gate: CallGate, admission: Admission | undefined): boolean => {
+  for (let each = admission; each !== undefined; each = each.outer) {
+    if (each.gate === gate && !each.isOver) return true
+  }
+  return false
+}
 
 const draining = refusal(Draining, { _tag: "Draining", retryAfter: Duration.seconds(1) })
 
@@ -37,17 +52,21 @@ export class CallGate {
     record: CallRecord | undefined
   ): Effect.Effect<A, E | ResilienceError, R> {
     return Effect.withFiber((fiber) => {
-      if (fiber.getRef(IsAdmitted)) return effect
-      if (this.#isClosed) {
-        const error = resilienceError(draining)
-        return Effect.fail(record === undefined ? error : record.refuse("rejected", error))
-      }
-      // Counted inside, when the way out is already in place: a fiber may be interrupted between any two steps.
-      const counted = Effect.suspend(() => {
+      const outer = fiber.getRef(CurrentAdmission)
+      if (isPartOfCall(this, outer)) return effect
+      const admission: Admission = { gate: this, outer, isOver: false }
+      // Counted inside, when the way out is already in place: a fiber may be interrupted between any two steps. And in one
+      // step with the look at the gate, which may close between any two.
+      const counted = Effect.suspend((): Effect.Effect<A, E | ResilienceError, R> => {
+        if (this.#isClosed) {
+          const error = resilienceError(draining)
+          return Effect.fail(record === undefined ? error : record.refuse("rejected", error))
+        }
         this.#calls.add(fiber)
         return effect
       })
-      return Effect.onExitPrimitive(Effect.provideService(counted, IsAdmitted, true), () => {
+      return Effect.onExitPrimitive(Effect.provideService(counted, CurrentAdmission, admission), () => {
+        admission.isOver = true
         this.#calls.delete(fiber)
         if (this.#calls.size === 0) this.#settle()
         return undefined
