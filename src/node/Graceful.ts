@@ -87,6 +87,9 @@ const resolve = (where: string, options: Options) => {
   }
 }
 
+// A logger that throws must not cost calls in flight their grace time.
+const quietly = (log: Effect.Effect<void>): Effect.Effect<void> => Effect.catchCause(log, () => Effect.void)
+
 const fromSettings = (
   { delayMillis, graceMillis, signals }: ReturnType<typeof resolve>
 ): Effect.Effect<Graceful["Service"], never, HealthRegistry | Scope.Scope> =>
@@ -99,12 +102,14 @@ const fromSettings = (
     const steps = Effect.gen(function*() {
       yield* registry.drain
       const inFlight = yield* registry.inFlight
-      yield* Effect.logDebug(`effect-toolops: shutting down, ${inFlight} calls in flight`)
+      yield* quietly(Effect.logDebug(`effect-toolops: shutting down, ${inFlight} calls in flight`))
       yield* Effect.sleep(delayMillis)
       const interrupted = yield* registry.quiesce(graceMillis)
       if (interrupted > 0) {
-        yield* Effect.logWarning(
-          `effect-toolops: ${interrupted} calls took longer than the grace time and were interrupted`
+        yield* quietly(
+          Effect.logWarning(
+            `effect-toolops: ${interrupted} calls took longer than the grace time and were interrupted`
+          )
         )
       }
       return interrupted

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Layer } from "effect"
+import { Cause, Effect, Exit, Fiber, Layer, Logger, References } from "effect"
 import { HealthRegistry } from "effect-toolops/health"
 import { Graceful } from "effect-toolops/node"
 import { TestClock } from "effect/testing"
@@ -118,6 +118,32 @@ describe("Graceful", () => {
         assert.isFalse(yield* registry.takesCalls)
         assert.deepStrictEqual([yield* graceful.stop, yield* graceful.stop], [0, 0])
       })).pipe(Effect.ensuring(Effect.sync(() => process.removeAllListeners("SIGHUP")))))
+
+  it.effect("goes through its steps also when whatever it logs breaks the logger", () =>
+    Effect.gen(function*() {
+      const registry = yield* HealthRegistry.make
+      let logged = 0
+      const broken = Logger.make(() => {
+        logged += 1
+        throw new Error("disk full")
+      })
+      const call = yield* Effect.forkChild(registry.admit(Effect.never), { startImmediately: true })
+      const Registry = Layer.succeed(HealthRegistry.HealthRegistry, registry)
+      const program = yield* Effect.void.pipe(
+        Effect.provide(Layer.provide(Graceful.layer({ delay: 0, grace: "5 seconds", signals: [] }), Registry)),
+        Effect.provide(Logger.layer([broken])),
+        Effect.provideService(References.MinimumLogLevel, "Debug"),
+        Effect.forkChild({ startImmediately: true })
+      )
+      yield* Effect.yieldNow
+      yield* TestClock.adjust("4999 millis")
+      assert.isUndefined(program.pollUnsafe())
+      assert.isUndefined(call.pollUnsafe())
+      yield* TestClock.adjust("1 millis")
+      yield* Fiber.join(program)
+      yield* Fiber.await(call)
+      assert.deepStrictEqual([logged, yield* registry.takesCalls], [2, false])
+    }))
 
   it.effect("leaves no listener behind when it was not signalled", () =>
     Effect.gen(function*() {
