@@ -219,7 +219,8 @@ const fromSettings = (
  *
  * A segment or field that holds `#`, `/` or `%` writes them `%23`, `%2F` and `%25`. Fields must be texts. A version that
  * was deleted or destroyed is not found. What Vault refuses is `SecretUnavailable` with `denied`, a sealed server one with
- * `sealed`. With Kubernetes, a refused token is replaced by a new login, at most once in 30 seconds.
+ * `sealed`. With Kubernetes, a new login is tried when a token is refused, at most once in 30 seconds, and takes its place
+ * when it succeeds. While there is no valid token, a login that failed is the answer to everybody for a second.
  *
  * **Example** (Reading with a token)
  *

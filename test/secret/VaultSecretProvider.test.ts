@@ -353,6 +353,86 @@ describe("VaultSecretProvider", () => {
         assert.strictEqual(state.logins, 2)
       }))
 
+    it.effect("keeps a good token when a policy refuses something while nobody can log in", () =>
+      Effect.gen(function*() {
+        const { get, seen, state } = yield* connectedAs()
+        const logins = () => seen.filter(({ path }) => path.endsWith("/login")).length
+        assert.strictEqual(yield* get("a"), "found s")
+        state.forbidden.add("/v1/secret/data/b")
+        state.override = (request, response) => {
+          if (!request.path.endsWith("/login")) return false
+          response.writeHead(503).end("{}")
+          return true
+        }
+        for (const attempts of [2, 3]) {
+          yield* TestClock.adjust("30 seconds")
+          const outcomes = yield* Effect.forEach(["b", "a", "b", "a"], get, { concurrency: "unbounded" })
+          assert.deepStrictEqual(outcomes, [
+            "SecretUnavailable denied",
+            "found s",
+            "SecretUnavailable denied",
+            "found s"
+          ])
+          // One that failed is not tried again at once either.
+          assert.strictEqual(yield* get("b"), "SecretUnavailable denied")
+          assert.strictEqual(logins(), attempts)
+          yield* TestClock.adjust("29999 millis")
+          assert.strictEqual(yield* get("b"), "SecretUnavailable denied")
+          assert.strictEqual(logins(), attempts)
+          yield* TestClock.adjust("1 millis")
+        }
+      }))
+
+    it.effect("asks once for many while nobody can log in, and not again for a second", () =>
+      Effect.gen(function*() {
+        const { get, seen, state } = yield* connectedAs({}, (before) => {
+          before.override = (_, response) => {
+            setTimeout(() => response.writeHead(503).end("{}"), 50)
+            return true
+          }
+        })
+        const refs = Array.from({ length: 20 }, (_, index) => `a${index}`)
+        const outcomes = yield* Effect.forEach(refs, get, { concurrency: "unbounded" })
+        assert.deepStrictEqual(outcomes, refs.map(() => "SecretUnavailable sealed"))
+        yield* TestClock.adjust("999 millis")
+        state.override = undefined
+        assert.strictEqual(yield* get("a"), "SecretUnavailable sealed")
+        assert.deepStrictEqual(paths(seen), ["/v1/auth/kubernetes/login"])
+        yield* TestClock.adjust("1 millis")
+        assert.strictEqual(yield* get("a"), "found s")
+        assert.strictEqual(state.logins, 1)
+      }))
+
+    it.effect("does not go back from a new login to a token whose renewal comes late", () =>
+      Effect.gen(function*() {
+        const { arrival, get, seen, state } = yield* connectedAs({}, (before) => {
+          before.lease = { seconds: 900, isRenewable: true, renewals: [900] }
+        })
+        assert.strictEqual(yield* get("a"), "found s")
+        const late: Array<() => void> = []
+        state.override = (request, response) => {
+          if (!request.path.endsWith("/renew-self")) return false
+          const auth = { client_token: "login-1", lease_duration: 900, renewable: true }
+          late.push(() => response.writeHead(200).end(JSON.stringify({ auth })))
+          return true
+        }
+        const renewing = arrival("/v1/auth/token/renew-self")
+        yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 100)))
+        yield* TestClock.adjust("10 minutes")
+        yield* renewing
+        state.tokens.delete("login-1")
+        assert.strictEqual(yield* get("a"), "found s")
+        yield* until(() => late.length === 1)
+        late[0]!()
+        yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 100)))
+        assert.strictEqual(yield* get("a"), "found s")
+        assert.strictEqual(state.logins, 2)
+        assert.deepStrictEqual(
+          seen.filter(({ path }) => path.includes("/data/")).map(({ headers }) => headers["x-vault-token"]),
+          ["login-1", "login-1", "login-2", "login-2"]
+        )
+      }))
+
     it.effect("says why it cannot log in, and can when it may", () =>
       Effect.gen(function*() {
         const { get, jwtPath, state } = yield* connectedAs({}, (before) => {
@@ -360,16 +440,20 @@ describe("VaultSecretProvider", () => {
         })
         assert.strictEqual(yield* get("a"), "SecretUnavailable denied")
         writeFileSync(jwtPath, "x".repeat(16_385))
+        yield* TestClock.adjust("1 second")
         assert.strictEqual(yield* get("a"), "SecretUnavailable unreadable")
         rmSync(jwtPath)
+        yield* TestClock.adjust("1 second")
         assert.strictEqual(yield* get("a"), "SecretUnavailable failed")
         writeFileSync(jwtPath, "jwt-9")
         state.override = (_, response) => {
           response.writeHead(404).end("{\"errors\":[]}")
           return true
         }
+        yield* TestClock.adjust("1 second")
         assert.strictEqual(yield* get("a"), "SecretUnavailable failed")
         state.override = undefined
+        yield* TestClock.adjust("1 second")
         assert.strictEqual(yield* get("a"), "found s")
       }))
   })

@@ -91,13 +91,15 @@ export const tokenSession = (
 }
 
 interface Login extends Lease {
-  readonly at: number
   readonly firstSeconds: number
   readonly expiresAt: number
 }
 
 // A policy that does not allow something refuses it to every token, so a new login is tried seldom.
 const cooldownMillis = 30_000
+
+// Those who need a login share the failure of one instead of adding to what a server cannot do.
+const failureMillis = 1000
 
 /** Tokens that Vault gives for a service account of Kubernetes. Logs in again before the old token ends. */
 export const kubernetesSession = (
@@ -111,13 +113,14 @@ export const kubernetesSession = (
   Effect.gen(function*() {
     const turns = Semaphore.makeUnsafe(1)
     let current: Login | undefined = undefined
+    let attemptedAt = -Infinity
+    let failure: { readonly problem: Problem; readonly at: number } | undefined = undefined
 
     const keep = (lease: Lease, before: Login | undefined): Effect.Effect<Login> =>
       Effect.withFiber((fiber) => {
         const now = monotonicMillis(fiber)
         const login: Login = {
           ...lease,
-          at: before?.at ?? now,
           firstSeconds: before?.firstSeconds ?? lease.seconds,
           expiresAt: lease.seconds === 0 ? Infinity : now + lease.seconds * 1000
         }
@@ -125,16 +128,25 @@ export const kubernetesSession = (
         return Effect.succeed(login)
       })
 
-    // The file is read anew every time: Kubernetes replaces what is in it.
-    const logIn = Effect.flatMap(account.jwt, (jwt) =>
-      ask({ method: "POST", path: ["auth", ...account.mount, "login"], body: { role: account.role, jwt } })).pipe(
-        Effect.flatMap(authOf),
-        // There is no such way to log in, which says nothing about the secret.
-        Effect.mapError((problem): Problem =>
-          problem === "not found" ? "failed" : problem
-        ),
-        Effect.flatMap((lease) => keep(lease, undefined))
-      )
+    // One at a time. What it replaces stays until there is something better.
+    const logIn: Effect.Effect<Login, Problem> = Effect.withFiber((fiber) => {
+      attemptedAt = monotonicMillis(fiber)
+      // The file is read anew every time: Kubernetes replaces what is in it.
+      return Effect.flatMap(account.jwt, (jwt) =>
+        ask({ method: "POST", path: ["auth", ...account.mount, "login"], body: { role: account.role, jwt } })).pipe(
+          Effect.flatMap(authOf),
+          // There is no such way to log in, which says nothing about the secret.
+          Effect.mapError((problem): Problem =>
+            problem === "not found" ? "failed" : problem
+          ),
+          Effect.tapError((problem) =>
+            Effect.sync(() => {
+              failure = { problem, at: monotonicMillis(fiber) }
+            })
+          ),
+          Effect.flatMap((lease) => keep(lease, undefined))
+        )
+    })
 
     const valid = (now: number): Login | undefined =>
       current !== undefined && now < current.expiresAt ? current : undefined
@@ -143,16 +155,25 @@ export const kubernetesSession = (
       const known = valid(monotonicMillis(fiber))
       if (known !== undefined) return Effect.succeed(known)
       const another = Effect.suspend(() => {
-        const since = valid(monotonicMillis(fiber))
-        return since === undefined ? logIn : Effect.succeed(since)
+        const now = monotonicMillis(fiber)
+        const since = valid(now)
+        if (since !== undefined) return Effect.succeed(since)
+        return failure !== undefined && now - failure.at < failureMillis ? Effect.fail(failure.problem) : logIn
       })
       return Semaphore.withPermit(turns, another)
     })
 
-    const renew = (old: Login): Effect.Effect<Login, Problem> =>
-      Effect.flatMap(renewSelf(ask, old.token), (lease) =>
+    /** A login in the place of one, unless somebody else has put another there. */
+    const replace = (old: Login): Effect.Effect<unknown, Problem> =>
+      Semaphore.withPermit(turns, Effect.suspend(() => current === old ? logIn : Effect.void))
+
+    const renew = (old: Login): Effect.Effect<unknown, Problem> =>
+      Effect.flatMap(renewSelf(ask, old.token), (lease) => {
+        // While this was asked, somebody may have logged in anew.
+        if (current !== old) return Effect.void
         // Vault gives less and less as the token nears the end that no renewal moves.
-        lease.seconds * 2 < old.firstSeconds ? Effect.fail("failed") : keep({ ...lease, token: old.token }, old))
+        return lease.seconds * 2 < old.firstSeconds ? Effect.fail("failed") : keep({ ...lease, token: old.token }, old)
+      })
 
     const what = "the login to Vault could not be renewed"
     const keepAlive = Effect.gen(function*() {
@@ -163,22 +184,22 @@ export const kubernetesSession = (
         yield* Effect.sleep(renewAfter(left / 1000))
         if (current !== old) continue
         const renewed = old.isRenewable ? renew(old) : Effect.fail<Problem>("failed")
-        yield* Effect.catch(
-          Effect.catch(renewed, () => Semaphore.withPermit(turns, logIn)),
-          (problem) => warn(what, problem)
-        )
+        yield* Effect.catch(Effect.catch(renewed, () => replace(old)), (problem) => warn(what, problem))
       }
     })
     yield* Effect.forkScoped(Effect.ignore(keepAlive))
 
     return {
       token: Effect.map(login, ({ token }) => token),
+      // In turn, so that all those who were refused wait for the one login.
       mayRetry: (refused) =>
-        Effect.withFiber((fiber) => {
-          if (current?.token !== refused) return Effect.succeed(true)
-          if (monotonicMillis(fiber) - current.at < cooldownMillis) return Effect.succeed(false)
-          current = undefined
-          return Effect.succeed(true)
-        })
+        Semaphore.withPermit(
+          turns,
+          Effect.withFiber((fiber) => {
+            if (current?.token !== refused) return Effect.succeed(true)
+            if (monotonicMillis(fiber) - attemptedAt < cooldownMillis) return Effect.succeed(false)
+            return Effect.catch(Effect.as(logIn, true), (problem) => Effect.as(warn(what, problem), false))
+          })
+        )
     }
   })
