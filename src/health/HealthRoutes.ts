@@ -8,6 +8,7 @@
  */
 import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as HttpMiddleware from "effect/http/HttpMiddleware"
 import * as HttpRouter from "effect/http/HttpRouter"
@@ -15,6 +16,7 @@ import type * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as Layer from "effect/Layer"
 import type { Authenticator } from "../auth/Authenticator.ts"
 import type { Authorizer } from "../auth/Authorizer.ts"
+import { boundedRun } from "../internal/boundedRun.ts"
 import * as Check from "../internal/options.ts"
 import type { HealthStatus } from "./HealthCheck.ts"
 import type { HealthError } from "./HealthError.ts"
@@ -27,7 +29,7 @@ import { detailed, detailedCheck, notFound, plain, type Shape } from "./internal
  *
  * - `livePath`, `readyPath`, `startupPath`, `healthPath`: where. Defaults `/healthz`, `/readyz`, `/startupz`, `/health`.
  * - `details`: who may see names, reasons, times and details of checks. What is not let in, also when this itself
- *   breaks, sees the status only. Default: nobody. `layerAuthorized` asks the `Authorizer` of the tools instead.
+ *   breaks or takes longer than 2 seconds, sees the status only. Default: nobody. `layerAuthorized` asks the `Authorizer` of the tools instead.
  * - `allowNoChecks`: whether a program without a readiness check is ready. Default false.
  *
  * @category options
@@ -58,6 +60,21 @@ const pathOptions = [
   "allowNoChecks"
 ]
 
+/** How long the question who may see details may take. */
+const guardMillis = 2000
+
+/** Asks it in a fiber of its own: whatever it does wrong (fail, die, hang, ignore its interruption), the answer is no. */
+const safely = (guard: NonNullable<Options["details"]>) => (request: HttpServerRequest.HttpServerRequest) =>
+  Effect.contextWith((context: Context.Context<never>) =>
+    Effect.callback<boolean>((resume) => {
+      const stop = boundedRun(context, Effect.suspend(() => guard(request)), guardMillis, {
+        settle: (exit) => resume(Effect.succeed(exit?._tag === "Success" && exit.value === true)),
+        end: () => {}
+      })
+      return Effect.sync(stop)
+    })
+  )
+
 const shapeFor = (request: HttpServerRequest.HttpServerRequest): Shape =>
   (request.headers["accept"] ?? "").toLowerCase().includes("application/health+json") ? "health+json" : "toolops"
 
@@ -67,8 +84,9 @@ const shapeFor = (request: HttpServerRequest.HttpServerRequest): Shape =>
  * **Details**
  *
  * - `/healthz`: 200 while the program answers at all.
- * - `/readyz`: the checks of the group `readiness`. Without any it is 503, unless `allowNoChecks`. 503 while draining.
- * - `/startupz`: the checks of the group `startup`, until they have passed once; from then on 200.
+ * - `/readyz`: the checks of the group `readiness`. Without any it is 503, unless `allowNoChecks`. While draining it is 503
+ *   at once, without running them.
+ * - `/startupz`: the checks of the group `startup`, until they have passed once; from then on 200. While there are none: 200.
  * - `/health`: all checks, with details for those who may see them. `application/health+json` when asked for.
  * - `/health/<name>`: one check; 404 when there is none of that name.
  *
@@ -106,24 +124,25 @@ export const layer = (options: Options = {}): Layer.Layer<never, never, HttpRout
   return HttpRouter.use((router) =>
     Effect.gen(function*() {
       const registry = yield* HealthRegistry
-      const maySeeDetails = (request: HttpServerRequest.HttpServerRequest): Effect.Effect<boolean> =>
-        options.details === undefined
-          ? Effect.succeed(false)
-          : Effect.suspend(() => options.details!(request)).pipe(
-            Effect.map((isAllowed) => isAllowed === true),
-            Effect.catchDefect(() => Effect.succeed(false))
-          )
+      const maySeeDetails = options.details === undefined ? () => Effect.succeed(false) : safely(options.details)
 
       const live = Effect.succeed(plain.toolops.healthy)
 
-      const ready = Effect.catchReason(
+      const asked = Effect.catchReason(
         registry.report("readiness"),
         "HealthError",
         "NoCheckers",
-        () =>
-          Effect.map(registry.isDraining, (isDraining) =>
-            isDraining ? { ...whenEmpty, status: "unhealthy" as const } : whenEmpty)
+        () => Effect.succeed(whenEmpty)
       )
+      // Looked at again when the checks have answered: draining may have begun meanwhile.
+      const ready = Effect.flatMap(registry.isDraining, (isDraining) =>
+        isDraining
+          ? Effect.succeed<HealthStatus>("unhealthy")
+          : Effect.zipWith(
+            asked,
+            registry.isDraining,
+            ({ status }, isDraining): HealthStatus => isDraining ? "unhealthy" : status
+          ))
 
       let hasStarted = false
       const startup = Effect.suspend(() => {
@@ -131,13 +150,13 @@ export const layer = (options: Options = {}): Layer.Layer<never, never, HttpRout
           return Effect.succeed<HealthStatus>("healthy")
         }
         return Effect.map(
-          Effect.catchReason(registry.report("startup"), "HealthError", "NoCheckers", () =>
-            Effect.succeed(undefined)),
+          Effect.catchReason(registry.report("startup"), "HealthError", "NoCheckers", () => Effect.succeed(undefined)),
           (report): HealthStatus => {
             // Draining is the end of a program and not its start.
             const isUp = report === undefined ||
               !report.checks.some((each) => each.critical && each.status === "unhealthy")
-            hasStarted = isUp
+            // Not where there is no check yet: a part that is still being made may register one.
+            if (isUp && report !== undefined) hasStarted = true
             return isUp ? "healthy" : "unhealthy"
           }
         )
@@ -173,7 +192,7 @@ export const layer = (options: Options = {}): Layer.Layer<never, never, HttpRout
       yield* router.add("GET", options.livePath ?? "/healthz", quiet(live))
       yield* router.add("GET", options.readyPath ?? "/readyz", (request) =>
         quiet(
-          statusOf(Effect.map(ready, (report) => report.status))(request)
+          statusOf(ready)(request)
         ))
       yield* router.add("GET", options.startupPath ?? "/startupz", (request) => quiet(statusOf(startup)(request)))
       yield* router.add("GET", healthPath, (request) => quiet(health(request)))

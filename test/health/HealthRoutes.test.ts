@@ -74,6 +74,56 @@ describe("HealthRoutes", () => {
       assert.strictEqual((await get("/startupz")).status, 200)
     }))
 
+  it.effect("has not started for good while there is no startup check", () =>
+    served(async ({ add, get }) => {
+      assert.strictEqual((await get("/startupz")).status, 200)
+      let isUp = false
+      await add({ name: "migrations", check: Effect.sync(() => isUp), groups: ["startup"], interval: 0 })
+      assert.strictEqual((await get("/startupz")).status, 503)
+      isUp = true
+      assert.strictEqual((await get("/startupz")).status, 200)
+    }))
+
+  it.live("is not ready at once while draining, however long a check takes, and also when that began meanwhile", () =>
+    served(async ({ add, get, registry }) => {
+      let runs = 0
+      const gate = Promise.withResolvers<void>()
+      const check = Effect.promise(() => {
+        runs += 1
+        return gate.promise
+      })
+      await add({ name: "slow", check, timeout: "1 minute", interval: 0 })
+      const before = get("/readyz")
+      await new Promise((resolve) => setTimeout(resolve))
+      await Effect.runPromise(registry.drain)
+      assert.strictEqual((await get("/readyz")).status, 503)
+      gate.resolve()
+      assert.strictEqual((await before).status, 503)
+      assert.strictEqual((await get("/readyz")).status, 503)
+      assert.strictEqual(runs, 1)
+    }))
+
+  const brokenGuards: Record<string, () => Effect.Effect<boolean>> = {
+    fails: () => Effect.fail("canary") as never,
+    dies: () => Effect.die("canary"),
+    throws: () => {
+      throw new Error("canary")
+    },
+    hangs: () => Effect.uninterruptible(Effect.never),
+    "is interrupted": () => Effect.interrupt,
+    "answers no boolean": () => Effect.succeed("yes" as never)
+  }
+  for (const [how, details] of Object.entries(brokenGuards)) {
+    it.live(`tells the status only when the question who may see details ${how}`, () =>
+      served(async ({ add, get }) => {
+        await add({ name: "a", check: Effect.void })
+        for (const path of ["/health", "/health/a"]) {
+          const response = await get(path)
+          assert.deepStrictEqual([response.status, await response.text()], [200, "{\"status\":\"healthy\"}\n"], path)
+        }
+      }, { details }))
+  }
+
   it.effect("tells anonymous callers the status and nothing else", () =>
     served(async ({ add, get }) => {
       await add({ name: "secret-name", check: Effect.succeed({ status: "healthy", details: { url: "canary" } }) })
