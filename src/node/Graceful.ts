@@ -27,11 +27,17 @@ import * as Check from "../internal/options.ts"
 
 /**
  * What `layer` takes. Together with what the server and the exporters need to close, `delay` and `grace` must stay below the
- * time after which the process is killed: Kubernetes' `terminationGracePeriodSeconds`.
+ * time after which the process is killed: Kubernetes' `terminationGracePeriodSeconds`, 30 seconds unless it is set.
+ *
+ * The server waits for connections that are open, event streams too, up to its own `gracefulShutdownTimeout`: 20 seconds unless
+ * `NodeHttpServer.layer` is given less. Calls have ended by then, so 2 seconds are plenty. With the defaults here that
+ * is 5 + 20 + 1 (finalizers of interrupted calls) + 2, and then what the audit log and exporters take.
  *
  * - `delay`: how long calls are still taken after readiness has failed. Default 5 seconds; 0 is allowed.
  * - `grace`: how long calls in flight may go on after that. Default 20 seconds; 0 is allowed.
- * - `signals`: which signals begin it. Default SIGTERM and SIGINT; none leaves signals alone.
+ * - `signals`: which signals begin it. Default SIGTERM and SIGINT; none leaves signals alone. `NodeRuntime.runMain` ends a
+ *   program at SIGTERM and SIGINT only: at SIGHUP or SIGQUIT the steps are gone through, and the program goes on, refusing
+ *   calls, until it ends itself, for example by `Effect.raceFirst` of its main effect with `requested`.
  *
  * @category options
  * @since 0.1.0
@@ -170,7 +176,8 @@ const fromSettings = (
  * import { createServer } from "node:http"
  *
  * const Server = HttpRouter.serve(HealthRoutes.layer()).pipe(
- *   Layer.provide(NodeHttpServer.layer(() => createServer(), { port: 8080 }))
+ *   // How long connections may stay open after the calls have ended: 20 seconds unless it is set.
+ *   Layer.provide(NodeHttpServer.layer(() => createServer(), { port: 8080, gracefulShutdownTimeout: "2 seconds" }))
  * )
  * const Program = Graceful.layer().pipe(Layer.provideMerge(Server), Layer.provide(HealthRegistry.layer))
  *
