@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Layer, Scheduler, Scope } from "effect"
 import { HealthCheck, HealthRegistry } from "effect-toolops/health"
 import { TestClock } from "effect/testing"
+import { readFile } from "node:fs/promises"
 
 const withRegistry = <A, E>(
   f: (registry: HealthRegistry.HealthRegistry["Service"]) => Effect.Effect<A, E, Scope.Scope>
@@ -135,6 +136,26 @@ describe("HealthRegistry", () => {
         for (let i = 0; i < 5; i++) assert.strictEqual((yield* registry.check("counting")).status, "healthy")
         yield* TestClock.adjust("200 millis")
         assert.strictEqual((yield* registry.check("counting")).status, "unhealthy")
+      })
+    ))
+
+  it.live("does not take a blocked event loop for a slow check, and still gives up on a slow one", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        const settings = { timeout: "200 millis", interval: 0 } as const
+        yield* registry.register(healthy("io", {
+          ...settings,
+          check: Effect.asVoid(Effect.promise(() => readFile(import.meta.filename)))
+        }))
+        yield* registry.register(healthy("hangs", { ...settings, check: Effect.never }))
+        const asking = yield* Effect.forkChild(registry.reportAll, { startImmediately: true })
+        const end = performance.now() + 400
+        while (performance.now() < end);
+        const { checks } = yield* Fiber.join(asking)
+        assert.deepStrictEqual(checks.map(({ name, reason, status }) => [name, status, reason]), [
+          ["io", "healthy", undefined],
+          ["hangs", "unhealthy", "timeout"]
+        ])
       })
     ))
 
