@@ -5,6 +5,7 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
 import { DatabaseSync } from "node:sqlite"
 import * as HealthCheck from "../health/HealthCheck.ts"
 import type { HealthError } from "../health/HealthError.ts"
@@ -25,8 +26,16 @@ export interface Options extends CheckOptions {
   readonly path: string
 }
 
+const busyCode = 5 // SQLITE_BUSY
+const busyPauseMillis = 10
+
+// A writer holds the lock for the time of a commit. Waited for here and not by SQLite, which would stop the event loop.
+const isBusy = (error: unknown): boolean =>
+  typeof error === "object" && error !== null && "errcode" in error && error.errcode === busyCode
+
 /**
- * Makes a check that opens the file and reads its schema. A file that is missing, no database, or locked for good fails.
+ * Makes a check that opens the file and reads its schema. A file that is missing or no database fails; one that is locked is
+ * tried again until the check's `timeout`.
  *
  * @category constructors
  * @since 0.1.0
@@ -38,15 +47,21 @@ export const make = (options: Options): HealthCheck.HealthCheck => {
   return HealthCheck.make({
     name: "sqlite",
     ...checkOptionsOf(options),
-    check: Effect.try(() => {
-      // A new handle each time: an old one goes on reading a file that has been removed or replaced.
-      const database = new DatabaseSync(path, { readOnly: true })
-      try {
-        database.prepare("SELECT count(*) FROM sqlite_schema").get()
-      } finally {
-        database.close()
-      }
-    })
+    check: Effect.retry(
+      Effect.try({
+        try: () => {
+          // A new handle each time: an old one goes on reading a file that has been removed or replaced.
+          const database = new DatabaseSync(path, { readOnly: true })
+          try {
+            database.prepare("SELECT count(*) FROM sqlite_schema").get()
+          } finally {
+            database.close()
+          }
+        },
+        catch: (error) => error
+      }),
+      { while: isBusy, schedule: Schedule.spaced(busyPauseMillis) }
+    )
   })
 }
 

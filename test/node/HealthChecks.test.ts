@@ -132,6 +132,26 @@ describe("SqliteCheck", () => {
     ))
 })
 
+describe("SqliteCheck of a file that a writer has locked", () => {
+  it.live("waits for the lock, without stopping the event loop, and gives up at its timeout", () =>
+    inFolder((folder) =>
+      Effect.gen(function*() {
+        const path = join(folder, "data.db")
+        const writer = new DatabaseSync(path)
+        writer.exec("PRAGMA journal_mode = DELETE; CREATE TABLE t (a); BEGIN EXCLUSIVE")
+        const commit = setTimeout(() => writer.exec("COMMIT"), 50)
+        const { durationMillis, status } = yield* run(SqliteCheck.make({ path, timeout: "1 minute" }))
+        clearTimeout(commit)
+        assert.strictEqual(status, "healthy")
+        assert.isAtLeast(durationMillis, 40)
+        writer.exec("BEGIN EXCLUSIVE")
+        const stuck = yield* run(SqliteCheck.make({ path, timeout: "200 millis" }))
+        assert.deepStrictEqual([stuck.status, stuck.reason], ["unhealthy", "timeout"])
+        writer.close()
+      })
+    ))
+})
+
 describe("EventLoopCheck", () => {
   it.live("is healthy while the loop turns, and says so of a pause", () =>
     Effect.gen(function*() {
