@@ -6,8 +6,11 @@ import * as HttpClient from "effect/http/HttpClient"
 import type * as HttpClientRequest from "effect/http/HttpClientRequest"
 import * as Stream from "effect/Stream"
 
-// Requests to the servers that access and secrets depend on: https, no redirects, a time limit, a size limit, and no error that
-// says more than that it did not work. What a client knows of a failed request includes its credentials.
+// Requests to the servers that access and secrets depend on: https, a time limit, a size limit, and no error that says
+// more than that it did not work. What a client knows of a failed request includes its credentials. The host's `fetch`
+// is told to follow no redirects, and other clients follow none of themselves. One that is wrapped in
+// `HttpClient.followRedirects` does, credentials and all, and nothing here can keep it from that: only its answer is
+// refused.
 
 /** What came back. */
 export interface Reply {

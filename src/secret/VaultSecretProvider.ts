@@ -2,8 +2,9 @@
  * Takes secrets from the key/value store, version 2, of HashiCorp Vault, over HTTP.
  *
  * A reference is `<path>#<field>` or `<path>#<field>#<version>`. Secrets of this store have no leases; the token has, and is
- * renewed in the background. A redirect is never followed, as it would take the token elsewhere: give the address of the
- * cluster, not of a node that redirects.
+ * renewed in the background. Redirects are not asked for, as they would take the token elsewhere: give the address of the
+ * cluster, not of a node that redirects. An `HttpClient` that follows redirects by itself (`HttpClient.followRedirects`)
+ * cannot be kept from that and does take the token there; what comes back is not used. Provide one that does not.
  *
  * @since 0.1.0
  */
@@ -83,8 +84,9 @@ const optionNames: { readonly [K in keyof Required<Options>]: true } = {
   maxBytes: true
 }
 
+// Something on the way may decode a "%2F" and then go up from there.
 const isSegment = (segment: string | undefined): segment is string =>
-  isName(segment) && segment !== "." && segment !== ".."
+  isName(segment) && segment.split("/").every((piece) => piece !== "." && piece !== "..")
 
 const checkPath = (where: string, name: string, path: string): ReadonlyArray<string> => {
   const segments = typeof path === "string" ? path.split("/") : []
@@ -217,7 +219,8 @@ const fromSettings = (
  *
  * **Details**
  *
- * A segment or field that holds `#`, `/` or `%` writes them `%23`, `%2F` and `%25`. Fields must be texts. A version that
+ * A segment or field that holds `#`, `/` or `%` writes them `%23`, `%2F` and `%25`. No segment, nor a part of one between
+ * slashes, may be `.` or `..`. Fields must be texts. A version that
  * was deleted or destroyed is not found. What Vault refuses is `SecretUnavailable` with `denied`, a sealed server one with
  * `sealed`. With Kubernetes, a new login is tried when a token is refused, at most once in 30 seconds, and takes its place
  * when it succeeds. While there is no valid token, a login that failed is the answer to everybody for a second.

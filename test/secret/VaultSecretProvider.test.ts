@@ -2,7 +2,7 @@ import { NodeFileSystem, NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Config, ConfigProvider, Effect, Fiber, Layer, Redacted, Stream } from "effect"
 import { SecretProvider, SecretResolver, VaultSecretProvider } from "effect-toolops/secret"
-import { FetchHttpClient } from "effect/http"
+import { FetchHttpClient, HttpClient } from "effect/http"
 import { TestClock } from "effect/testing"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import * as Http from "node:http"
@@ -128,6 +128,9 @@ describe("VaultSecretProvider", () => {
         "../sys/seal-status",
         "a/../b",
         "a/%2e%2e/b",
+        "a/..%2F..%2Fsys%2Fmounts",
+        "a/b%2F%2E",
+        "a/.%2Fb",
         "a#",
         "a#f#0",
         "a#f#-1",
@@ -231,6 +234,28 @@ describe("VaultSecretProvider", () => {
         assert.strictEqual(yield* get("shop/db"), "SecretUnavailable failed")
       }
       assert.deepStrictEqual(elsewhere, [])
+    }))
+
+  it.effect("does not believe what a client that follows redirects by itself brings from elsewhere", () =>
+    Effect.gen(function*() {
+      const other = yield* makeVault
+      other.state.secrets.set("secret/data/shop/db", [{ value: "stolen" }])
+      const Following = Layer.effect(
+        HttpClient.HttpClient,
+        Effect.map(HttpClient.HttpClient, HttpClient.followRedirects())
+      )
+      for (const Client of [FetchHttpClient.layer, NodeHttpClient.layerUndici, NodeHttpClient.layerNodeHttp]) {
+        const { get, state } = yield* connected(
+          {},
+          Layer.merge(Layer.provide(Following, Client), NodeFileSystem.layer)
+        )
+        state.override = (request, response) => {
+          if (!request.path.includes("/data/")) return false
+          response.writeHead(307, { location: `${other.address}${request.path}` }).end()
+          return true
+        }
+        assert.strictEqual(yield* get("shop/db"), "SecretUnavailable failed")
+      }
     }))
 
   it.effect("keeps a token alive, and leaves alone one that does not end", () =>
