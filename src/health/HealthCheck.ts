@@ -71,7 +71,8 @@ export interface HealthCheck<out R = never> {
  * - `groups`: the probes that ask it: `readiness`, `startup`, or names of your own. Default `["readiness"]`.
  * - `timeout`: how long one run may take. Default 1 second.
  * - `interval`: how long an answer is kept before the check runs again. Default 5 seconds; 0 keeps none.
- * - `background`: run it every `interval` by itself, so that no probe waits for it. Default false.
+ * - `background`: run it by itself, each time `interval` after the last run, so that no probe waits for it. Its answer is kept
+ *   until the next, for `interval` + `timeout` at most. Default false.
  * - `failAfter`, `passAfter`: how many runs in a row must disagree before the status changes. Default 1 each. A run that was
  *   given up on and does not end counts as one more timeout per `interval`, or per `timeout` where that is longer.
  *

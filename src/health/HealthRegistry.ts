@@ -129,7 +129,7 @@ export const make: Effect.Effect<HealthRegistry["Service"]> = Effect.sync(() => 
       )
       if (check.background) {
         yield* Effect.forkIn(
-          Effect.forever(Effect.andThen(runner.report, Effect.sleep(check.intervalMillis))),
+          Effect.forever(Effect.andThen(runner.fresh, Effect.sleep(check.intervalMillis))),
           scope
         )
       }

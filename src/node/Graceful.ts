@@ -37,7 +37,7 @@ import * as Check from "../internal/options.ts"
  * - `grace`: how long calls in flight may go on after that. Default 20 seconds; 0 is allowed.
  * - `signals`: which signals begin it. Default SIGTERM and SIGINT; none leaves signals alone. `NodeRuntime.runMain` ends a
  *   program at SIGTERM and SIGINT only: at SIGHUP or SIGQUIT the steps are gone through, and the program goes on, refusing
- *   calls, until it ends itself, for example by `Effect.raceFirst` of its main effect with `requested`.
+ *   calls, until it ends itself: run what waits for `requested` in place of `Layer.launch`.
  *
  * @category options
  * @since 0.1.0

@@ -292,6 +292,26 @@ describe("HealthRegistry", () => {
       })
     ))
 
+  it.effect("lets no probe wait for a background run when there is an answer of the one before", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        const { check, state } = counting({ background: true, interval: "500 millis", timeout: "400 millis" })
+        state.answer = Effect.as(Effect.sleep("300 millis"), true)
+        yield* registry.register(check)
+        yield* TestClock.adjust("300 millis")
+        state.answer = Effect.never
+        for (let i = 0; i < 89; i++) {
+          yield* TestClock.adjust("10 millis")
+          const asking = yield* Effect.forkChild(registry.check("counting"), { startImmediately: true })
+          const exit = asking.pollUnsafe()
+          assert.isTrue(exit !== undefined && Exit.isSuccess(exit) && exit.value.status === "healthy", `at ${i}`)
+        }
+        yield* TestClock.adjust("10 millis")
+        assert.strictEqual((yield* registry.check("counting")).reason, "timeout")
+        assert.strictEqual(state.runs, 2)
+      })
+    ))
+
   it.effect("forgets a check with its scope, and answers those who still wait for it", () =>
     withRegistry((registry) =>
       Effect.gen(function*() {

@@ -82,22 +82,32 @@ export class Runner {
 
   /** The last report, if it is young enough. */
   kept(now: number): CheckReport | undefined {
-    return this.#report !== undefined && now - this.#reportedAt < this.check.intervalMillis ? this.#report : undefined
+    const { background, intervalMillis, timeoutMillis } = this.check
+    // Of a check that runs by itself the next answer comes when the run under way is over.
+    const keptMillis = background ? intervalMillis + timeoutMillis : intervalMillis
+    return this.#report !== undefined && now - this.#reportedAt < keptMillis ? this.#report : undefined
   }
 
   /** The kept report if it is young enough, the report of the run under way, or of a new one. */
   readonly report: Effect.Effect<CheckReport> = Effect.withFiber((fiber) => {
-    const now = monotonicMillis(fiber)
-    const kept = this.kept(now)
-    if (kept !== undefined) return Effect.succeed(kept)
-    if (this.#pending !== undefined) return Deferred.await(this.#pending)
-    if (this.#isRunning && this.#report !== undefined) return Effect.succeed(this.stillStuck(fiber, this.#report, now))
-    return this.start(fiber)
+    const kept = this.kept(monotonicMillis(fiber))
+    return kept !== undefined ? Effect.succeed(kept) : this.run(fiber)
   })
+
+  /** The report of the run under way, or of a new one. */
+  readonly fresh: Effect.Effect<CheckReport> = Effect.withFiber((fiber) => this.run(fiber))
+
+  // In one step with the look at what is kept, see `start`.
+  run(asking: Fiber.Fiber<unknown, unknown>): Effect.Effect<CheckReport> {
+    if (this.#pending !== undefined) return Deferred.await(this.#pending)
+    if (this.#isRunning && this.#report !== undefined) return Effect.succeed(this.stillStuck(asking, this.#report))
+    return this.start(asking)
+  }
 
   // A run that has been given up on and still goes on. It counts as one more timeout as often as runs could have timed out:
   // else `failAfter` would not be reached while no other run can start.
-  stillStuck(asking: Fiber.Fiber<unknown, unknown>, before: CheckReport, now: number): CheckReport {
+  stillStuck(asking: Fiber.Fiber<unknown, unknown>, before: CheckReport): CheckReport {
+    const now = monotonicMillis(asking)
     const { critical, intervalMillis, name, timeoutMillis } = this.check
     if (now - this.#reportedAt < Math.max(intervalMillis, timeoutMillis)) return before
     const checkedAt = asking.getRef(Clock.Clock).currentTimeMillisUnsafe()
