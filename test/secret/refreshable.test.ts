@@ -283,6 +283,46 @@ describe("SecretConfig.refreshable", () => {
     )
   })
 
+  it.effect("notices a change of one secret while another cannot be looked at", () => {
+    let isDown = false
+    const sources = { a: "a1" }
+    // Slower than the failure of the other.
+    const a = SecretProvider.make({
+      name: "a",
+      get: () => Effect.as(Effect.sleep("1 second"), Redacted.make(sources.a))
+    })
+    const b = SecretProvider.make({
+      name: "b",
+      get: () => Effect.suspend(() => isDown ? Effect.die("down") : Effect.succeed(Redacted.make("b1")))
+    })
+    const Two = SecretConfig.layer.pipe(
+      Layer.provideMerge(SecretResolver.layer({ variables: {} })),
+      Layer.provide(SecretProvider.layer(a, b)),
+      Layer.provide(ConfigProvider.layer(ConfigProvider.fromEnvRecord({ A: "secretref:a:x", B: "secretref:b:x" })))
+    )
+    const both = Layer.effect(
+      Mail,
+      Effect.gen(function*() {
+        const key = Redacted.value(yield* Config.Redacted("A"))
+        if (key === "a1") yield* Config.Redacted("B")
+        // Nobody has looked at it a second time when its source goes away for good.
+        isDown = true
+        yield* (yield* SecretResolver.SecretResolver).invalidate()
+        return { key }
+      })
+    )
+    return Effect.gen(function*() {
+      const making = yield* Effect.forkScoped(SecretConfig.refreshable(both, { retryDelay: "100 millis" }))
+      yield* pass("1 second")
+      const mailer = yield* Fiber.join(making)
+      yield* pass("5 seconds")
+      sources.a = "a2"
+      yield* pass("1 minute")
+      for (let second = 0; second < 5; second++) yield* pass("1 second")
+      assert.strictEqual((yield* mailer.provide(Mail)).key, "a2")
+    }).pipe(Effect.provide(Two), Effect.provide(Logger.layer([])))
+  })
+
   it.effect("builds anew at most once in a while, though every look at the source brings another value", () => {
     let minted = 0
     let builds = 0

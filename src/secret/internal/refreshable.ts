@@ -5,10 +5,10 @@ import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import type * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { monotonicMillis } from "../../internal/monotonic.ts"
-import type { SecretError } from "../SecretError.ts"
 import type { SecretResolver } from "../SecretResolver.ts"
 import { CurrentUses, type Uses } from "./uses.ts"
 
@@ -91,28 +91,31 @@ export class Builds<I> {
   }
 }
 
-/** Ends when one of the texts comes to something else than it did. */
-const untilChanged = (resolver: SecretResolver["Service"], uses: Uses): Effect.Effect<unknown, SecretError> =>
-  Stream.mergeAll(
-    [...uses].map(([text, used]) => Stream.filter(resolver.changes(text), (value) => !Equal.equals(value, used))),
-    { concurrency: "unbounded" }
-  ).pipe(Stream.take(1), Stream.runDrain)
-
-/** The same, also when the source is away for a while. */
-const untilSurelyChanged = (
+/** Ends when a text comes to something else than it did, also if it cannot be looked at for a while. */
+const untilOther = (
   resolver: SecretResolver["Service"],
-  uses: Uses,
+  text: string,
+  used: Redacted.Redacted,
   retryMillis: number
-): Effect.Effect<unknown> =>
-  Effect.catchCause(untilChanged(resolver, uses), (cause) => {
-    const error = Cause.findErrorOption(cause)
-    // What a defect says may hold what it was given.
-    const why = Option.isSome(error) ? error.value.message : "unexpectedly"
-    return Effect.logWarning(`effect-toolops: a secret could not be looked at again: ${why}`).pipe(
-      Effect.andThen(Effect.sleep(retryMillis)),
-      Effect.andThen(Effect.suspend(() => untilSurelyChanged(resolver, uses, retryMillis)))
-    )
-  })
+): Effect.Effect<void> =>
+  resolver.changes(text).pipe(
+    Stream.filter((value) => !Equal.equals(value, used)),
+    Stream.take(1),
+    Stream.runDrain,
+    Effect.catchCause((cause) => {
+      const error = Cause.findErrorOption(cause)
+      // What a defect says may hold what it was given.
+      const why = Option.isSome(error) ? error.value.message : "unexpectedly"
+      return Effect.logWarning(`effect-toolops: a secret could not be looked at again: ${why}`).pipe(
+        Effect.andThen(Effect.sleep(retryMillis)),
+        Effect.andThen(Effect.suspend(() => untilOther(resolver, text, used, retryMillis)))
+      )
+    })
+  )
+
+/** Ends when one of the texts comes to something else than it did. One that cannot be looked at does not hide the others. */
+const untilChanged = (resolver: SecretResolver["Service"], uses: Uses, retryMillis: number): Effect.Effect<void> =>
+  Effect.raceAllFirst([...uses].map(([text, used]) => untilOther(resolver, text, used, retryMillis)))
 
 const now = Effect.withFiber((fiber) => Effect.succeed(monotonicMillis(fiber)))
 
@@ -137,7 +140,7 @@ export const keepFresh = <I, E, R>(options: {
     let lastEnd = -Infinity
     // What uses no secret never has to be built again.
     while (build.uses.size > 0) {
-      yield* untilSurelyChanged(options.resolver, build.uses, retryMillis)
+      yield* untilChanged(options.resolver, build.uses, retryMillis)
       // A source may bring another value at every look.
       const wait = lastEnd + retryMillis - (yield* now)
       if (wait > 0) yield* Effect.sleep(wait)
