@@ -57,11 +57,11 @@ export class Builds<I> {
 
   closeUnused(build: Build<I>): Effect.Effect<void> {
     if (!build.isOld || build.users > 0) return Effect.void
-    // What goes wrong when something old ends is no failure of whoever used it last.
-    return Effect.ignoreCause(Scope.close(build.scope, Exit.void), {
-      log: "Warn",
-      message: "effect-toolops: a layer that a newer one has replaced did not end well"
-    })
+    // What goes wrong when something old ends is no failure of whoever used it last. It may hold what the build was given.
+    return Effect.catchCause(
+      Scope.close(build.scope, Exit.void),
+      () => Effect.logWarning("effect-toolops: a layer that a newer one has replaced did not end well")
+    )
   }
 
   /** Puts a build in the place of the one before. */
