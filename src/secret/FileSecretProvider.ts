@@ -94,9 +94,9 @@ export const make = (
           const root = yield* fs.realPath(directory)
           const target = yield* fs.realPath(path.join(directory, ...ref.split("/")))
           if (!isBelow(path, root, target)) return "outside"
-          const content = yield* readBounded(fs, target, maxBytes)
           // A directory on the way may have become a link since.
-          return (yield* fs.realPath(target)) === target ? content : "moved"
+          const isThere = Effect.map(fs.realPath(target), (now) => now === target)
+          return yield* readBounded(fs, target, maxBytes, isThere)
         }
       )
       return Effect.matchEffect(outcome, {

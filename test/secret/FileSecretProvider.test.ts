@@ -149,6 +149,44 @@ describe("FileSecretProvider", () => {
       }
     }))
 
+  it.effect("gives nothing from outside when a folder is a link from the first look to the last", () =>
+    Effect.gen(function*() {
+      const outer = yield* directory
+      const root = join(outer, "mounted")
+      for (const folder of [join(root, "sub"), join(outer, "elsewhere")]) mkdirSync(folder, { recursive: true })
+      writeFileSync(join(root, "sub", "a"), "inside!")
+      writeFileSync(join(outer, "elsewhere", "a"), "outside")
+      let isAway = false
+      let reads = 0
+      const lead = Effect.sync(() => {
+        if (isAway || reads > 0) return
+        isAway = true
+        renameSync(join(root, "sub"), join(root, "moved"))
+        symlinkSync("../elsewhere", join(root, "sub"))
+      })
+      const back = Effect.sync(() => {
+        if (!isAway) return
+        isAway = false
+        reads += 1
+        unlinkSync(join(root, "sub"))
+        renameSync(join(root, "moved"), join(root, "sub"))
+      })
+      const Swapping = Layer.effect(
+        FileSystem.FileSystem,
+        Effect.map(FileSystem.FileSystem, (fs): FileSystem.FileSystem => ({
+          ...fs,
+          stat: (path) => Effect.andThen(lead, fs.stat(path)),
+          realPath: (path) => Effect.andThen(back, fs.realPath(path))
+        }))
+      )
+      const provider = yield* FileSecretProvider.make({ directory: root }).pipe(
+        Effect.provide(Layer.merge(NodeServices.layer, Layer.provide(Swapping, NodeServices.layer)))
+      )
+      // Noticed, and read again when all is as it should be.
+      assert.strictEqual(yield* outcomeOf(provider.get("sub/a")), "found inside!")
+      assert.strictEqual(reads, 1)
+    }))
+
   it.effect("gives nothing from outside when a link is there only while the file is opened", () =>
     Effect.gen(function*() {
       const outer = yield* directory

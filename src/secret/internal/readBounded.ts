@@ -12,11 +12,15 @@ const isSame = (left: FileSystem.File.Info, right: FileSystem.File.Info): boolea
 /**
  * Reads a file of at most `maxBytes`. Looks before it opens, as opening a pipe would wait for a writer, and once more
  * afterwards, so that what was read is what the path stood for.
+ *
+ * `isThere` says whether the path still leads where it should. It is asked around the last look at the file, so one that
+ * was another place's while it was opened is noticed when it is put back.
  */
 export const readBounded = (
   fs: FileSystem.FileSystem,
   path: string,
-  maxBytes: number
+  maxBytes: number,
+  isThere: Effect.Effect<boolean, PlatformError> = Effect.succeed(true)
 ): Effect.Effect<Uint8Array | Unread, PlatformError> =>
   Effect.scoped(Effect.gen(function*() {
     const seen = yield* fs.stat(path)
@@ -29,7 +33,10 @@ export const readBounded = (
     let size = 0
     while (size < buffer.length) {
       const read = Number(yield* file.read(buffer.subarray(size)))
-      if (read === 0) return buffer.slice(0, size)
+      if (read === 0) {
+        const isWhatItWas = (yield* isThere) && isSame(seen, yield* fs.stat(path)) && (yield* isThere)
+        return isWhatItWas ? buffer.slice(0, size) : "moved"
+      }
       size += read
     }
     return "moved"
