@@ -4,6 +4,7 @@
  */
 import { Context, Effect, Metric } from "effect"
 import { AuditLog } from "effect-toolops/auth"
+import { Telemetry } from "effect-toolops/node"
 import { PrometheusRoutes, ToolMetrics } from "effect-toolops/observe"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
@@ -11,7 +12,7 @@ import { join } from "node:path"
 /** Every name under which Prometheus finds a sample of ours, with the labels that it may have. */
 export const exposed = (): ReadonlyMap<string, ReadonlyArray<string>> => {
   const names = new Map<string, ReadonlyArray<string>>()
-  for (const definition of [...ToolMetrics.all, ...AuditLog.metrics]) {
+  for (const definition of [...ToolMetrics.all, ...AuditLog.metrics, Telemetry.exported, Telemetry.dropped]) {
     const context = Context.make(Metric.MetricRegistry, new Map())
     ToolMetrics.series(definition, {})(1, context)
     const text = Effect.runSync(Effect.provideContext(PrometheusRoutes.make()(), context))
@@ -45,6 +46,9 @@ const execBucket = sample(ToolMetrics.execDuration, "_bucket")
 const [audit = "", auditLag = ""] = AuditLog.metrics.map((definition) =>
   sample(definition, definition.type === "histogram" ? "_bucket" : "")
 )
+
+const exported = sample(Telemetry.exported)
+const dropped = sample(Telemetry.dropped)
 
 const rate = (series: string, by: string, window = "5m"): string => `sum by (${by}) (rate(${series}[${window}]))`
 
@@ -109,6 +113,13 @@ const rules: ReadonlyArray<Rule> = [
     for: "15m",
     severity: "warning",
     summary: "The cache answers half as many calls of {{ $labels.tool_id }} as it did"
+  },
+  {
+    alert: "ToolTelemetryLost",
+    expr: `sum by (signal, reason) (increase(${dropped}[10m])) > 0`,
+    for: "10m",
+    severity: "warning",
+    summary: "The collector does not get all {{ $labels.signal }}: {{ $labels.reason }}"
   }
 ]
 
@@ -173,6 +184,14 @@ const panels: ReadonlyArray<Panel> = [
     title: "Lag of the audit log, p99",
     unit: "s",
     queries: [[`histogram_quantile(0.99, ${rate(auditLag, "le")})`, "lag"]]
+  },
+  {
+    title: "Spans and data points sent and lost",
+    unit: "ops",
+    queries: [[rate(exported, "signal"), "{{signal}} sent"], [
+      rate(dropped, "signal, reason"),
+      "{{signal}} lost: {{reason}}"
+    ]]
   }
 ]
 
