@@ -58,6 +58,10 @@ const placeholder = "{ref}"
  * What the program prints is the secret, less one newline at its end. Any exit code but 0 is a failure, and so are bytes
  * that are not UTF-8; printing nothing means that there is no such secret.
  *
+ * A program that takes too long, prints too much or is not needed any more gets SIGTERM, and SIGKILL a second later. What it
+ * leaves behind when it ends is killed at once, unless that has a process group of its own, as daemons have; nothing that
+ * still holds its output keeps the answer back.
+ *
  * **Example** (Asking 1Password and gopass)
  *
  * ```ts

@@ -87,7 +87,7 @@ export const make = (
   return Effect.gen(function*() {
     const { providers } = yield* SecretProvider
     const lookups = new Lookups(limits)
-    yield* Effect.addFinalizer(() => Effect.sync(() => lookups.stop()))
+    yield* Effect.addFinalizer(() => lookups.stop)
     const variable = environment(options.variables)
 
     const secretOf = (one: Extract<SecretRef.Part, { readonly _tag: "Secret" }>): Secret | undefined => {
@@ -193,7 +193,8 @@ export const make = (
  * **Details**
  *
  * Callers that need the same secret at the same time share one fetch; a fetch that failed is not remembered. What a
- * provider says when it fails is dropped.
+ * provider says when it fails is dropped. When the layer closes, fetches under way are interrupted and waited for, up to 3
+ * seconds: a program that a provider has started is killed by then, and a provider that ignores it is left to itself.
  *
  * **Example** (Resolving a connection string)
  *

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Config, ConfigProvider, Effect, Fiber, Layer, Redacted } from "effect"
-import { CommandSecretProvider, SecretProvider } from "effect-toolops/secret"
+import { Config, ConfigProvider, Context, Effect, Exit, Fiber, Layer, Redacted, Scope } from "effect"
+import { CommandSecretProvider, SecretProvider, SecretResolver } from "effect-toolops/secret"
 import { TestClock } from "effect/testing"
 import { existsSync, readFileSync } from "node:fs"
 import { outcomeOf } from "./resolving.ts"
@@ -39,6 +39,12 @@ const pidFrom = (read: () => string | undefined) =>
       if (text?.endsWith("\n")) return Number(text)
       await new Promise((resolve) => setTimeout(resolve, 5))
     }
+  })
+
+/** Waits until a process has ended. */
+const ended = (pid: number) =>
+  Effect.promise(async () => {
+    while (isAlive(pid)) await new Promise((resolve) => setTimeout(resolve, 5))
   })
 
 describe("CommandSecretProvider", () => {
@@ -142,6 +148,63 @@ describe("CommandSecretProvider", () => {
       const pid = yield* pidFrom(() => folder.read("pid"))
       yield* Fiber.interrupt(asking)
       assert.isFalse(isAlive(pid))
+    }))
+
+  it.effect("has killed the program when the resolver has closed, also one that ignores SIGTERM", () =>
+    Effect.gen(function*() {
+      const folder = yield* stubs({
+        stub: sh(`trap '' TERM; echo $$ > "$FOLDER/pid"; while :; do /bin/sleep 1; done`)
+      })
+      const Commands = CommandSecretProvider.layer({
+        command: "stub",
+        env: { PATH: folder.path, FOLDER: folder.path }
+      })
+      const scope = yield* Scope.make()
+      const context = yield* Layer.buildWithScope(
+        SecretResolver.layer().pipe(Layer.provide(Commands), Layer.provide(Processes)),
+        scope
+      )
+      const resolver = Context.get(context, SecretResolver.SecretResolver)
+      const asking = yield* Effect.forkChild(
+        outcomeOf(resolver.resolveValue("secretref:command:r")),
+        { startImmediately: true }
+      )
+      const pid = yield* pidFrom(() => folder.read("pid"))
+      yield* Scope.close(scope, Exit.void)
+      assert.isFalse(isAlive(pid))
+      assert.strictEqual(yield* Fiber.join(asking), "SecretUnavailable failed")
+    }))
+
+  it.live("gives the answer of a program that has ended, whatever it has left behind that could still print", () =>
+    Effect.gen(function*() {
+      for (
+        const left of [
+          `/bin/sleep 1000 &`,
+          `(trap '' TERM; echo x > "$FOLDER/trapped"; while :; do /bin/sleep 1; done) & while ! [ -e "$FOLDER/trapped" ]; do :; done;`
+        ]
+      ) {
+        const { folder, get } = yield* running(`${left} echo $! > "$FOLDER/child"; printf s`)
+        const start = performance.now()
+        assert.strictEqual(yield* get("r"), "found s")
+        assert.isBelow(performance.now() - start, 5000)
+        yield* ended(Number(folder.read("child")))
+        const failing = yield* running(`${left} printf s; exit 3`)
+        assert.strictEqual(yield* failing.get("r"), "SecretUnavailable failed")
+      }
+    }))
+
+  it.live("reads all that a program has printed before it ended, however busy this process is", () =>
+    Effect.gen(function*() {
+      const { folder, get } = yield* running(
+        `/bin/sleep 1000 & i=0; while [ $i -lt 1000 ]; do printf '%063d ' 0; i=$((i+1)); done; echo $$ > "$FOLDER/pid"`
+      )
+      const asking = yield* Effect.forkChild(get("r"), { startImmediately: true })
+      // Nothing is read and no timer fires meanwhile, so all that is to be known is known at once.
+      const pid = yield* pidFrom(() => folder.read("pid"))
+      const end = performance.now() + 500
+      while (performance.now() < end);
+      assert.strictEqual((yield* Fiber.join(asking)).length, "found ".length + 64_000)
+      assert.isAbove(pid, 0)
     }))
 
   it.effect("runs no more at a time than it may", () =>

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Config, ConfigProvider, Deferred, Effect, Exit, Fiber, Layer, Redacted } from "effect"
+import { Cause, Config, ConfigProvider, Context, Deferred, Effect, Exit, Fiber, Layer, Redacted, Scope } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
 import { AuthMiddleware } from "effect-toolops/auth"
 import { CacheMiddleware } from "effect-toolops/cache"
@@ -9,6 +9,7 @@ import { ResilienceMiddleware } from "effect-toolops/resilience"
 import { SecretConfig, SecretError, SecretProvider, SecretResolver } from "effect-toolops/secret"
 import { TestClock } from "effect/testing"
 import { inspect } from "node:util"
+import { resolverOf } from "./resolving.ts"
 
 type Resolver = SecretResolver.SecretResolver["Service"]
 
@@ -120,17 +121,51 @@ describe("SecretResolver", () => {
       }))
   })
 
-  it.effect("gives up on a provider that ignores interruption, and does not wait for it at the end either", () => {
-    const { asked, provider } = counting(() => Effect.uninterruptible(Effect.never))
-    return resolving([provider], (resolver) =>
-      Effect.gen(function*() {
-        const asking = yield* Effect.forkChild(Effect.flip(resolver.resolveValue("secretref:p:a")))
-        yield* TestClock.adjust("10 seconds")
-        const error = yield* Fiber.join(asking)
-        assert.deepInclude(error.reason, { _tag: "SecretUnavailable", problem: "timeout", ref: "a" })
-        assert.strictEqual(asked.length, 1)
-      }))
-  })
+  it.effect("gives up on a provider that ignores interruption, and waits for it up to 3 seconds at the end", () =>
+    Effect.gen(function*() {
+      const { asked, provider } = counting(() => Effect.uninterruptible(Effect.never))
+      const scope = yield* Scope.make()
+      const context = yield* Layer.buildWithScope(resolverOf([provider]), scope)
+      const resolver = Context.get(context, SecretResolver.SecretResolver)
+      const asking = yield* Effect.forkChild(Effect.flip(resolver.resolveValue("secretref:p:a")))
+      yield* TestClock.adjust("10 seconds")
+      const error = yield* Fiber.join(asking)
+      assert.deepInclude(error.reason, { _tag: "SecretUnavailable", problem: "timeout", ref: "a" })
+      assert.strictEqual(asked.length, 1)
+      const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
+      yield* TestClock.adjust("2999 millis")
+      assert.isUndefined(closing.pollUnsafe())
+      yield* TestClock.adjust("1 millis")
+      yield* Fiber.join(closing)
+    }))
+
+  it.effect("waits at its end for providers that end something first, and asks them nothing any more", () =>
+    Effect.gen(function*() {
+      const events: Array<string> = []
+      const { asked, provider } = counting(() =>
+        Effect.onInterrupt(
+          Effect.never,
+          () => Effect.andThen(Effect.sleep("2 seconds"), Effect.sync(() => events.push("ended")))
+        )
+      )
+      const scope = yield* Scope.make()
+      const context = yield* Layer.buildWithScope(resolverOf([provider]), scope)
+      const resolver = Context.get(context, SecretResolver.SecretResolver)
+      // One who tries again and again.
+      const asking = yield* Effect.forkChild(
+        Effect.exit(Effect.retry(resolver.resolveValue("secretref:p:a"), { times: 5 })),
+        { startImmediately: true }
+      )
+      const closing = yield* Effect.forkChild(
+        Effect.andThen(Scope.close(scope, Exit.void), Effect.sync(() => events.push("closed"))),
+        { startImmediately: true }
+      )
+      yield* TestClock.adjust("2 seconds")
+      yield* Fiber.join(closing)
+      assert.deepStrictEqual(events, ["ended", "closed"])
+      assert.isTrue(Exit.isFailure(yield* Fiber.join(asking)))
+      assert.deepStrictEqual(asked, ["a"])
+    }))
 
   it.effect("lets the fetch go on for the others when one who asked goes away", () =>
     Effect.gen(function*() {

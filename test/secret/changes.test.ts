@@ -222,11 +222,13 @@ describe("SecretResolver", () => {
   it.effect("ends what is under way with the program, also for a provider that does not listen", () =>
     Effect.gen(function*() {
       const { provider } = source({ get: () => Effect.uninterruptible(Effect.never) })
-      const exit = yield* Effect.scoped(Effect.gen(function*() {
+      const ending = yield* Effect.scoped(Effect.gen(function*() {
         const context = yield* Layer.build(resolverOf([provider]))
         const resolver = yield* Effect.provideContext(SecretResolver.SecretResolver, context)
         return yield* Effect.forkDetach(resolver.resolveValue("secretref:p:a"), { startImmediately: true })
-      })).pipe(Effect.flatMap(Fiber.await))
+      })).pipe(Effect.forkChild({ startImmediately: true }))
+      yield* TestClock.adjust("3 seconds")
+      const exit = yield* Effect.flatMap(Fiber.join(ending), Fiber.await)
       assert.isTrue(Exit.isFailure(exit))
     }))
 })

@@ -1,5 +1,6 @@
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -23,6 +24,9 @@ interface Entry {
   readonly fetchedAt: number
 }
 
+/** How long providers are waited for at the end: a program has a second to end by itself, and one to be gone when killed. */
+const stopMillis = 3000
+
 type Answer = Deferred.Deferred<Redacted.Redacted, SecretError>
 
 /** Asks providers: one question at a time per secret, answers kept for a while, failures not at all. */
@@ -31,6 +35,8 @@ export class Lookups {
   readonly #entries = new Map<string, Entry>()
   readonly #pending = new Map<string, Answer>()
   readonly #stops = new Set<() => void>()
+  #isStopped = false
+  #stopped: Deferred.Deferred<void> | undefined = undefined
 
   constructor(options: Lookups["options"]) {
     this.options = options
@@ -59,6 +65,8 @@ export class Lookups {
   ): Effect.Effect<Redacted.Redacted, SecretError> {
     const pending = this.#pending.get(key)
     if (pending !== undefined) return Deferred.await(pending)
+    // What is begun now, such as by one who tries again, nobody would end.
+    if (this.#isStopped) return Effect.fail(unavailable(secret.provider.name, secret.ref, "failed"))
     const answer: Answer = Deferred.makeUnsafe()
     const clock = asking.getRef(Clock.Clock)
     this.#pending.set(key, answer)
@@ -86,16 +94,27 @@ export class Lookups {
         hasEnded = true
         // Not there yet when the run ends before `boundedRun` has returned.
         if (running !== undefined) this.#stops.delete(running)
+        if (this.#stops.size === 0 && this.#stopped !== undefined) Deferred.doneUnsafe(this.#stopped, Effect.void)
       }
     })
     if (!hasEnded) this.#stops.add(running)
     return Deferred.await(answer)
   }
 
-  /** Ends all questions without waiting for the providers. */
-  stop(): void {
+  /**
+   * Ends all questions. Providers are waited for, since they may have to end something first, such as a program that they
+   * have started; but not for ever, since they may ignore it.
+   */
+  readonly stop: Effect.Effect<void> = Effect.contextWith((context: Context.Context<never>) => {
+    this.#isStopped = true
     for (const stop of this.#stops) stop()
-  }
+    if (this.#stops.size === 0) return Effect.void
+    const stopped = this.#stopped ??= Deferred.makeUnsafe<void>()
+    // In a finalizer nothing can be interrupted, so what is raced here runs in fibers of its own.
+    return Effect.callback<void>((resume) => {
+      boundedRun(context, Deferred.await(stopped), stopMillis, { settle: () => resume(Effect.void), end: () => {} })
+    })
+  })
 
   keep(key: string, provider: Provider, value: Redacted.Redacted, fetchedAt: number): void {
     const { maxEntries } = this.options

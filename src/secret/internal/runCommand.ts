@@ -27,29 +27,89 @@ export type Outcome =
 
 const complaintBytes = 8192
 
-/** Reads to the end in any case, or the program would wait for somebody who does, and keeps the first bytes. */
-const firstBytes = <E, R>(stream: Stream.Stream<Uint8Array, E, R>, most: number) =>
-  Effect.map(
-    Stream.runFold(stream, () => ({ size: 0, chunks: [] as Array<Uint8Array> }), (all, chunk) => {
-      const kept = chunk.subarray(0, most - all.size)
-      if (kept.length > 0) all.chunks.push(kept)
-      all.size += kept.length
-      return all
-    }),
-    ({ chunks, size }) => {
-      const bytes = new Uint8Array(size)
-      let at = 0
-      for (const chunk of chunks) {
-        bytes.set(chunk, at)
-        at += chunk.length
-      }
-      return bytes
+/** What a program prints: the first bytes of it, and how much there was. */
+class Printed {
+  readonly most: number
+  readonly #chunks: Array<Uint8Array> = []
+  #kept = 0
+  seen = 0
+
+  constructor(most: number) {
+    this.most = most
+  }
+
+  add(chunk: Uint8Array): void {
+    this.seen += chunk.length
+    const kept = chunk.subarray(0, this.most - this.#kept)
+    if (kept.length > 0) this.#chunks.push(kept)
+    this.#kept += kept.length
+  }
+
+  bytes(): Uint8Array {
+    const bytes = new Uint8Array(this.#kept)
+    let at = 0
+    for (const chunk of this.#chunks) {
+      bytes.set(chunk, at)
+      at += chunk.length
     }
-  )
+    return bytes
+  }
+}
 
 class TooLarge {
   readonly _tag = "TooLarge"
 }
+
+const quietTurns = 10
+const turnMillis = 10
+
+/**
+ * Ends when nothing more has come for some turns of the event loop. What a program printed before it ended is in the pipe by
+ * then and is read in the first of them, so a process that is too busy to read waits for longer.
+ */
+const quiet = (printed: Printed): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    let seen = printed.seen
+    for (let turns = 0; turns < quietTurns; turns++) {
+      yield* Effect.sleep(turnMillis)
+      if (printed.seen !== seen) turns = 0
+      seen = printed.seen
+    }
+  })
+
+/** Reads what a program says until it has ended. What it leaves behind may hold its pipes for longer and is not waited for. */
+const attend = (handle: ChildProcessSpawner.ChildProcessHandle, maxBytes: number) =>
+  Effect.suspend(() => {
+    const output = new Printed(maxBytes)
+    const complaint = new Printed(complaintBytes)
+    // To the end in any case, or the program would wait for somebody who does.
+    const reading = Effect.all([
+      Stream.runForEach(handle.stdout, (chunk) => {
+        output.add(chunk)
+        return output.seen > maxBytes ? Effect.fail(new TooLarge()) : Effect.void
+      }),
+      Stream.runForEach(handle.stderr, (chunk) => Effect.sync(() => complaint.add(chunk)))
+    ], { concurrency: "unbounded", discard: true })
+    return Effect.map(
+      Effect.raceFirst(
+        Effect.andThen(reading, handle.exitCode),
+        Effect.tap(handle.exitCode, () => quiet(output))
+      ),
+      (code): Outcome => ({
+        _tag: "Exited",
+        code,
+        output: output.bytes(),
+        complaint: new TextDecoder().decode(complaint.bytes())
+      })
+    )
+  })
+
+/** Kills what a program that has ended has left in its process group. None of it is waited for: the answer is there. */
+const killLeft = (handle: ChildProcessSpawner.ChildProcessHandle): Effect.Effect<unknown, unknown> =>
+  Effect.andThen(
+    Effect.forkDetach(Effect.ignore(handle.kill({ killSignal: "SIGKILL" })), { startImmediately: true }),
+    handle.unref
+  )
 
 /** Runs a program to its end. It is killed, with all that it has started, when it says too much or takes too long. */
 export const runCommand = (
@@ -62,27 +122,12 @@ export const runCommand = (
       stdin: "ignore",
       forceKillAfter: "1 second"
     })
-    let size = 0
-    const limited = Stream.mapEffect(handle.stdout, (chunk) => {
-      size += chunk.length
-      return size > program.maxBytes ? Effect.fail(new TooLarge()) : Effect.succeed(chunk)
-    })
-    const [output, complaint, code] = yield* Effect.all([
-      firstBytes(limited, program.maxBytes),
-      firstBytes(handle.stderr, complaintBytes),
-      handle.exitCode
-    ], { concurrency: "unbounded" })
-    return {
-      _tag: "Exited",
-      code,
-      output,
-      complaint: new TextDecoder().decode(complaint)
-    } as const
-  })).pipe(
-    Effect.timeoutOrElse({
+    // Inside of the scope: how long it takes to end is not held against a program that has answered.
+    return yield* Effect.timeoutOrElse(Effect.tap(attend(handle, program.maxBytes), () => killLeft(handle)), {
       duration: program.timeout,
       orElse: () => Effect.succeed<Outcome>({ _tag: "Late" })
-    }),
+    })
+  })).pipe(
     Effect.catch((error): Effect.Effect<Outcome> =>
       Effect.succeed({ _tag: error instanceof TooLarge ? "TooLarge" : "Failed" })
     ),
