@@ -16,7 +16,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Check from "../internal/options.ts"
 import { Builds, keepFresh } from "./internal/refreshable.ts"
 import { CurrentUses } from "./internal/uses.ts"
@@ -143,13 +143,13 @@ const warn = (): Effect.Effect<void> =>
  *
  * **Details**
  *
- * The new build comes first; then new users get it, and the old one ends with the last that uses it. While a new one cannot
- * be built the old one stays. Changes are noticed as `SecretResolver.changes` notices them. Fails when the first build does.
+ * The new build comes first; then new users get it, and the old one ends with the last that uses it. No call waits for that
+ * end; the scope does, for as long as the finalizers of the layer take. While a new one cannot be built the old one stays. Changes are noticed as `SecretResolver.changes` notices them. Fails when the first build does.
  *
  * **Gotchas**
  *
- * Everything inside the given Layer is built anew; what it requires from outside is not. Once the scope has closed, using
- * the result is a defect.
+ * Everything inside the given Layer is built anew; what it requires from outside is not. Once the scope begins to close,
+ * using the result is a defect.
  *
  * **Example** (Following a password that is rotated)
  *
@@ -193,13 +193,15 @@ export const refreshable = <I, E, R>(
   const retryMillis = Check.millis(where, "retryDelay", options.retryDelay ?? "10 seconds")
   return Effect.gen(function*() {
     const resolver = yield* SecretResolver
-    const scope = yield* Effect.scope
-    const builds = new Builds<I>()
+    // From the last that is done when the owner ends to the first.
+    const builds = new Builds<I>(yield* Effect.context<never>())
+    yield* Effect.addFinalizer(() => builds.settled)
+    const scope = yield* Scope.fork(yield* Effect.scope)
     const first = yield* builds.build(self, scope)
-    yield* Effect.addFinalizer(() => Effect.sync(() => void (builds.isClosed = true)))
     yield* Effect.forkScoped(
       keepFresh({ builds, first, layer: self, resolver, scope, retryMillis, onFailure: options.onFailure ?? warn })
     )
+    yield* Effect.addFinalizer(() => Effect.sync(() => void (builds.isClosed = true)))
     return {
       provide: builds.use,
       context: builds.borrow,

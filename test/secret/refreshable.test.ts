@@ -499,6 +499,88 @@ describe("SecretConfig.refreshable", () => {
     )
   })
 
+  it.effect("lets no call wait for the end of a build, which ends once however the call does", () => {
+    const secrets = secretsOf()
+    const log: Array<string> = []
+    const slow = Layer.effect(
+      Mail,
+      Effect.gen(function*() {
+        const key = Redacted.value(yield* Config.Redacted("MAIL_KEY"))
+        yield* Effect.addFinalizer(() =>
+          Effect.andThen(
+            Effect.sync(() => log.push(`closing ${key}`)),
+            Effect.andThen(Effect.sleep("1 hour"), Effect.sync(() => log.push(`closed ${key}`)))
+          )
+        )
+        return { key }
+      })
+    )
+    const ends: Record<string, Effect.Effect<unknown, string>> = {
+      success: Effect.void,
+      failure: Effect.fail("f"),
+      defect: Effect.die("d"),
+      interruption: Effect.interrupt
+    }
+    return Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const mailer = yield* Scope.provide(SecretConfig.refreshable(slow), scope)
+      const names = Object.keys(ends)
+      for (const [nth, name] of names.entries()) {
+        const release = yield* Deferred.make<void>()
+        const call = yield* Effect.forkChild(
+          mailer.provide(Effect.andThen(Mail, Effect.andThen(Deferred.await(release), ends[name]!))),
+          { startImmediately: true }
+        )
+        secrets.set("mail", `m${nth + 2}`)
+        yield* pass("1 minute")
+        assert.deepStrictEqual(log, [])
+        yield* Deferred.succeed(release, undefined)
+        yield* settle
+        // Over, though no time has passed.
+        assert.isDefined(call.pollUnsafe(), name)
+        assert.deepStrictEqual(log.splice(0), [`closing key-m${nth + 1}`], name)
+      }
+      // Neither is a new build held up by the end of an old one that nobody used.
+      secrets.set("mail", "unused")
+      yield* pass("1 minute")
+      secrets.set("mail", "last")
+      yield* pass("1 minute")
+      assert.strictEqual((yield* mailer.provide(Mail)).key, "key-last")
+      assert.deepStrictEqual(log.splice(0), ["closing key-m5", "closing key-unused"])
+      // The owner waits for all of them.
+      const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
+      yield* pass("1 hour")
+      yield* Fiber.join(closing)
+      const all = ["m1", "m2", "m3", "m4", "m5", "unused", "last"]
+      assert.sameMembers(log, ["closing key-last", ...all.map((each) => `closed key-${each}`)])
+      yield* pass("2 hours")
+      assert.strictEqual(log.length, all.length + 1)
+    }).pipe(Effect.provide(configured(secrets)))
+  })
+
+  it.effect("is of no use from the moment that its scope begins to close", () => {
+    const secrets = secretsOf()
+    const log: Array<string> = []
+    const slow = Layer.effect(
+      Mail,
+      Effect.gen(function*() {
+        yield* Effect.addFinalizer(() => Effect.sleep("1 hour"))
+        return { key: Redacted.value(yield* Config.Redacted("MAIL_KEY")) }
+      })
+    )
+    return Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const mailer = yield* Scope.provide(SecretConfig.refreshable(slow), scope)
+      secrets.set("mail", "m2")
+      yield* pass("1 minute")
+      const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
+      const exit = yield* Effect.exit(mailer.provide(Mail))
+      assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause), JSON.stringify(log))
+      yield* pass("2 hours")
+      yield* Fiber.join(closing)
+    }).pipe(Effect.provide(configured(secrets)))
+  })
+
   it("refuses options that make no sense", () => {
     assert.throws(() => SecretConfig.refreshable(Layer.empty, { retryDelay: 0 }), "retryDelay")
     assert.throws(() => SecretConfig.refreshable(Layer.empty, { retry: 0 } as object), "retry")

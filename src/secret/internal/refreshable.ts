@@ -3,6 +3,7 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
@@ -24,6 +25,16 @@ interface Build<I> {
 export class Builds<I> {
   current: Build<I> | undefined = undefined
   isClosed = false
+  readonly #closing = new Set<Fiber.Fiber<void>>()
+  // The owner's: an old build ends in a fiber that has nothing to do with the call that used it last.
+  readonly #context: Context.Context<never>
+
+  constructor(context: Context.Context<never>) {
+    this.#context = context
+  }
+
+  /** Waits for old builds that are about to end. */
+  readonly settled: Effect.Effect<void> = Effect.suspend(() => Fiber.awaitAll(this.#closing)).pipe(Effect.asVoid)
 
   /** The present build, which stays until it is released. */
   readonly take: Effect.Effect<Build<I>> = Effect.suspend(() => {
@@ -49,28 +60,31 @@ export class Builds<I> {
     )
 
   release(build: Build<I>): Effect.Effect<void> {
-    return Effect.suspend(() => {
+    return Effect.sync(() => {
       build.users--
-      return this.closeUnused(build)
+      this.closeUnused(build)
     })
   }
 
-  closeUnused(build: Build<I>): Effect.Effect<void> {
-    if (!build.isOld || build.users > 0) return Effect.void
-    // What goes wrong when something old ends is no failure of whoever used it last. It may hold what the build was given.
-    return Effect.catchCause(
+  /** Begins to close a build that is old, once its last user has gone. Nobody waits for it but the owner, at its end. */
+  closeUnused(build: Build<I>): void {
+    if (!build.isOld || build.users > 0) return
+    // What goes wrong when something old ends may hold what the build was given.
+    const closing = Effect.runForkWith(this.#context)(Effect.catchCause(
       Scope.close(build.scope, Exit.void),
       () => Effect.logWarning("effect-toolops: a layer that a newer one has replaced did not end well")
-    )
+    ))
+    this.#closing.add(closing)
+    closing.addObserver(() => void this.#closing.delete(closing))
   }
 
   /** Puts a build in the place of the one before. */
-  replace(next: Build<I>): Effect.Effect<void> {
+  replace(next: Build<I>): void {
     const before = this.current
     this.current = next
-    if (before === undefined) return Effect.void
+    if (before === undefined) return
     before.isOld = true
-    return this.closeUnused(before)
+    this.closeUnused(before)
   }
 
   /** Builds the layer, sharing nothing with earlier builds, and takes it as the present one. */
@@ -81,9 +95,10 @@ export class Builds<I> {
         return restore(Layer.buildWithMemoMap(layer, Layer.makeMemoMapUnsafe(), scope)).pipe(
           Effect.provideService(CurrentUses, uses),
           Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)),
-          Effect.flatMap((context) => {
+          Effect.map((context) => {
             const next: Build<I> = { context, scope, uses, users: 0, isOld: false }
-            return Effect.as(this.replace(next), next)
+            this.replace(next)
+            return next
           })
         )
       })
