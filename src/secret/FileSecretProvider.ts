@@ -55,7 +55,11 @@ const attempts = 20
  * **Details**
  *
  * A file holds its secret as UTF-8, less one newline at its end. Segments of a reference that start with two dots are
- * refused. Where the platform can watch a directory, changes directly below it are noticed at once and others when
+ * refused. Links are looked up before and after a file is read, and what was not the same throughout is not given; on Linux the
+ * system also says of the open file itself where it is, so that not even someone who swaps links in the directory at will
+ * gets a file from outside read. Elsewhere nobody but the owner of the secrets should be able to write into the directory.
+ *
+ * Where the platform can watch a directory, changes directly below it are noticed at once and others when
  * `SecretResolver` looks again.
  *
  * **Example** (Reading what Kubernetes mounts)
@@ -96,7 +100,7 @@ export const make = (
           if (!isBelow(path, root, target)) return "outside"
           // A directory on the way may have become a link since.
           const isThere = Effect.map(fs.realPath(target), (now) => now === target)
-          return yield* readBounded(fs, target, maxBytes, isThere)
+          return yield* readBounded(fs, target, maxBytes, isThere, (place) => isBelow(path, root, place))
         }
       )
       return Effect.matchEffect(outcome, {

@@ -216,6 +216,47 @@ describe("FileSecretProvider", () => {
       assert.strictEqual(yield* outcomeOf(provider.get("a")), "SecretUnavailable failed")
     }))
 
+  it.effect.skipIf(process.platform !== "linux")(
+    "gives nothing from outside when a folder is a link whenever the file is looked at, and none when the path is",
+    () =>
+      Effect.gen(function*() {
+        const outer = yield* directory
+        const root = join(outer, "mounted")
+        for (const folder of [join(root, "sub"), join(outer, "elsewhere")]) mkdirSync(folder, { recursive: true })
+        writeFileSync(join(root, "sub", "a"), "inside!")
+        writeFileSync(join(outer, "elsewhere", "a"), "outside")
+        let isAway = false
+        let swaps = 0
+        const lead = Effect.sync(() => {
+          if (isAway) return
+          isAway = true
+          swaps++
+          renameSync(join(root, "sub"), join(root, "moved"))
+          symlinkSync("../elsewhere", join(root, "sub"))
+        })
+        const back = Effect.sync(() => {
+          if (!isAway) return
+          isAway = false
+          unlinkSync(join(root, "sub"))
+          renameSync(join(root, "moved"), join(root, "sub"))
+        })
+        const Swapping = Layer.effect(
+          FileSystem.FileSystem,
+          Effect.map(FileSystem.FileSystem, (fs): FileSystem.FileSystem => ({
+            ...fs,
+            stat: (path) => Effect.andThen(lead, fs.stat(path)),
+            open: (...args) => Effect.andThen(lead, fs.open(...args)),
+            realPath: (path) => Effect.andThen(back, fs.realPath(path))
+          }))
+        )
+        const provider = yield* FileSecretProvider.make({ directory: root }).pipe(
+          Effect.provide(Layer.merge(NodeServices.layer, Layer.provide(Swapping, NodeServices.layer)))
+        )
+        assert.strictEqual(yield* outcomeOf(provider.get("sub/a")), "SecretUnavailable failed")
+        assert.isAbove(swaps, 1)
+      })
+  )
+
   it.effect("says what is not there, what may not be read and what is no text", () =>
     Effect.gen(function*() {
       const root = yield* directory
