@@ -62,7 +62,8 @@ export interface HealthCheck<out R = never> {
 /**
  * What `make` takes.
  *
- * - `name`: 1 to 128 of `A-Z a-z 0-9 _ - .`; it is part of a URL.
+ * - `name`: 1 to 128 of `A-Z a-z 0-9 _ - .`; it is part of a URL. Not beginning with `toolops.`, as the names of the checks
+ *   do that parts of this library register of themselves.
  * - `check`: answers `true`, nothing or `{ status, details? }`; `false` and any failure mean unhealthy. The text of a
  *   failure is shown to nobody. A promise goes on when the check that waits for it is given up on, and the next run makes
  *   another one: hand it the `AbortSignal` that `Effect.tryPromise` gives, or wrap it in `Effect.uninterruptible`, which makes
@@ -73,7 +74,8 @@ export interface HealthCheck<out R = never> {
  * - `interval`: how long an answer is kept before the check runs again. Default 5 seconds; 0 keeps none.
  * - `background`: run it by itself, each time `interval` after the last run, so that no probe waits for it. Its answer is kept
  *   until the next, for `interval` + `timeout` at most. Default false.
- * - `failAfter`, `passAfter`: how many runs in a row must disagree before the status changes. Default 1 each. A run that was
+ * - `failAfter`, `passAfter`: how many runs in a row must disagree before the status changes; what is told besides the status
+ *   is of the latest run. Default 1 each. A run that was
  *   given up on and does not end counts as one more timeout per `interval`, or per `timeout` where that is longer.
  *
  * @category options
@@ -90,6 +92,11 @@ export interface Options<R = never> {
   readonly failAfter?: number | undefined
   readonly passAfter?: number | undefined
 }
+
+const reserved = "toolops."
+
+/** @internal Whether a name is one of the checks that parts of this library register of themselves. */
+export const isReserved = (name: string): boolean => name.startsWith(reserved)
 
 /**
  * Describes a check. Hand it to `HealthRegistry.register`, or to `HealthRegistry.layerCheck`.
@@ -113,6 +120,7 @@ export const make = <R = never>(options: Options<R>): HealthCheck<R> => {
   if (typeof options.name !== "string" || !namePart.test(options.name)) {
     throw new TypeError(`${where}: name must be 1 to 128 of the characters A-Z a-z 0-9 _ - .`)
   }
+  if (isReserved(options.name)) throw new TypeError(`${where}: name must not begin with ${reserved}`)
   const groups = options.groups ?? ["readiness"]
   if (!groups.every((group) => typeof group === "string" && group.length > 0)) {
     throw new TypeError(`${where}: groups must be non-empty strings`)

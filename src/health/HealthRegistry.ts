@@ -15,14 +15,15 @@ import type { CallRecord } from "../CallRecord.ts"
 import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
 import type { ResilienceError } from "../resilience/ResilienceError.ts"
-import type * as HealthCheck from "./HealthCheck.ts"
+import * as HealthCheck from "./HealthCheck.ts"
 import { CheckNotFound, DuplicateCheck, HealthError, NoCheckers } from "./HealthError.ts"
 import { CallGate } from "./internal/callGate.ts"
 import { type CheckReport, Runner } from "./internal/runner.ts"
 
 export type {
   /**
-   * What one run of a check came to. `checkedAt` is a wall-clock time in milliseconds.
+   * What is known of a check. Of its latest run: `durationMillis`, `details`, and `checkedAt`, the wall-clock time in
+   * milliseconds at which that began. `status` and `reason` too, unless `failAfter` or `passAfter` want more such runs first.
    *
    * @category models
    * @since 0.1.0
@@ -44,13 +45,28 @@ export interface Report {
 }
 
 /**
+ * What `report` takes besides the group.
+ *
+ * - `allowNoChecks`: whether a group without a check of the program's own is fine. Default false.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface ReportOptions {
+  readonly allowNoChecks?: boolean | undefined
+}
+
+/**
  * The health checks of the program.
  *
- * - `register`: adds a check until the scope closes.
- * - `report`: asks all checks of a group. Fails with `NoCheckers` when the group is empty.
+ * - `register`: adds a check until the scope closes. One that goes away while it is asked is left out of the answer.
+ * - `report`: asks all checks of a group. Fails with `NoCheckers` when the program has registered none in it, unless that is
+ *   allowed. The checks that parts of this library register of themselves, whose names begin with `toolops.`, are part of the
+ *   report, but they are no reason to believe that a program is ready: none of them can ever make it unhealthy.
  * - `reportAll`: asks all checks.
  * - `check`: asks one check.
- * - `drain`: from now on the program is unhealthy to its readiness probe, so that no new traffic comes. For good.
+ * - `drain`: from now on the program is unhealthy to its readiness probe, so that no new traffic comes. For good. No check is
+ *   run for the group `readiness` any more; its report tells what was known before.
  * - `isDraining`: whether that has happened.
  * - `admit`: runs a call, which counts as in flight until it has ended. Once `quiesce` has been called it is refused with
  *   `Draining`, unless it is part of a call that is in flight. `ToolPipeline.layer` and `DrainMiddleware` run every call
@@ -66,7 +82,7 @@ export class HealthRegistry extends Context.Service<HealthRegistry, {
   readonly register: <R>(
     check: HealthCheck.HealthCheck<R>
   ) => Effect.Effect<void, HealthError, R | Scope.Scope>
-  readonly report: (group: string) => Effect.Effect<Report, HealthError>
+  readonly report: (group: string, options?: ReportOptions) => Effect.Effect<Report, HealthError>
   readonly reportAll: Effect.Effect<Report>
   readonly check: (name: string) => Effect.Effect<CheckReport, HealthError>
   readonly drain: Effect.Effect<void>
@@ -80,7 +96,11 @@ export class HealthRegistry extends Context.Service<HealthRegistry, {
   readonly quiesce: (grace: Duration.Input) => Effect.Effect<number>
 }>()("effect-toolops/health/HealthRegistry") {}
 
+const present = (reports: ReadonlyArray<CheckReport | undefined>): ReadonlyArray<CheckReport> =>
+  reports.filter((report) => report !== undefined)
+
 const isDegrading = (report: CheckReport): boolean => report.status !== "healthy"
+const isOwn = ({ name }: { readonly name: string }): boolean => !HealthCheck.isReserved(name)
 const isFatal = (report: CheckReport): boolean => report.status === "unhealthy" && report.critical
 
 /**
@@ -100,13 +120,25 @@ export const make: Effect.Effect<HealthRegistry["Service"]> = Effect.sync(() => 
     checks
   })
 
-  const ask = (asked: ReadonlyArray<Runner>): Effect.Effect<Report> =>
+  const ask = (asked: ReadonlyArray<Runner>): Effect.Effect<ReadonlyArray<CheckReport>> =>
     Effect.withFiber((fiber) => {
       const now = monotonicMillis(fiber)
-      const kept = asked.map((runner) => runner.kept(now)).filter((report) => report !== undefined)
+      const kept = present(asked.map((runner) => runner.kept(now)))
       return kept.length === asked.length
-        ? Effect.succeed(aggregate(kept))
-        : Effect.map(Effect.forEach(asked, (runner) => runner.report, { concurrency: "unbounded" }), aggregate)
+        ? Effect.succeed(kept)
+        : Effect.map(Effect.forEach(asked, (runner) => runner.report, { concurrency: "unbounded" }), present)
+    })
+
+  const report = (group: string, options?: ReportOptions): Effect.Effect<Report, HealthError> =>
+    Effect.suspend(() => {
+      const asked = [...runners.values()].filter((runner) => runner.check.groups.includes(group))
+      if (isDraining && group === "readiness") return Effect.succeed(aggregate(present(asked.map(({ last }) => last))))
+      const isEnough = (found: ReadonlyArray<{ readonly name: string }>): boolean =>
+        options?.allowNoChecks === true || found.some(isOwn)
+      const none = Effect.fail(new HealthError({ reason: new NoCheckers({ group }) }))
+      if (!isEnough(asked.map(({ check }) => check))) return none
+      // Looked at once more, as checks may have gone away.
+      return Effect.flatMap(ask(asked), (checks) => isEnough(checks) ? Effect.succeed(aggregate(checks)) : none)
     })
 
   const register = <R>(check: HealthCheck.HealthCheck<R>) =>
@@ -137,21 +169,16 @@ export const make: Effect.Effect<HealthRegistry["Service"]> = Effect.sync(() => 
 
   return HealthRegistry.of({
     register: (check) => Effect.uninterruptible(register(check)),
-    report: (group) =>
-      Effect.suspend(() => {
-        const asked = [...runners.values()].filter((runner) => runner.check.groups.includes(group))
-        return asked.length === 0
-          ? Effect.fail(new HealthError({ reason: new NoCheckers({ group }) }))
-          : ask(asked)
-      }),
-    reportAll: Effect.suspend(() => ask([...runners.values()])),
+    report,
+    reportAll: Effect.map(Effect.suspend(() => ask([...runners.values()])), aggregate),
     check: (name) =>
-      Effect.suspend(() => {
-        const runner = runners.get(name)
-        return runner === undefined
-          ? Effect.fail(new HealthError({ reason: new CheckNotFound({ name }) }))
-          : runner.report
-      }),
+      Effect.flatMap(
+        Effect.suspend(() => runners.get(name)?.report ?? Effect.undefined),
+        (report) =>
+          report === undefined
+            ? Effect.fail(new HealthError({ reason: new CheckNotFound({ name }) }))
+            : Effect.succeed(report)
+      ),
     drain: Effect.sync(() => {
       isDraining = true
     }),

@@ -20,7 +20,7 @@ import { boundedRun } from "../internal/boundedRun.ts"
 import * as Check from "../internal/options.ts"
 import type { HealthStatus } from "./HealthCheck.ts"
 import type { HealthError } from "./HealthError.ts"
-import { HealthRegistry, type Report } from "./HealthRegistry.ts"
+import { HealthRegistry } from "./HealthRegistry.ts"
 import { authorizedGuard } from "./internal/detailsGuard.ts"
 import { detailed, detailedCheck, notFound, plain, type Shape } from "./internal/healthBody.ts"
 
@@ -30,7 +30,7 @@ import { detailed, detailedCheck, notFound, plain, type Shape } from "./internal
  * - `livePath`, `readyPath`, `startupPath`, `healthPath`: where. Defaults `/healthz`, `/readyz`, `/startupz`, `/health`.
  * - `details`: who may see names, reasons, times and details of checks. What is not let in, also when this itself
  *   breaks or takes longer than 2 seconds, sees the status only. Default: nobody. `layerAuthorized` asks the `Authorizer` of the tools instead.
- * - `allowNoChecks`: whether a program without a readiness check is ready. Default false.
+ * - `allowNoChecks`: whether a program without a readiness check of its own is ready. Default false.
  *
  * @category options
  * @since 0.1.0
@@ -84,8 +84,9 @@ const shapeFor = (request: HttpServerRequest.HttpServerRequest): Shape =>
  * **Details**
  *
  * - `/healthz`: 200 while the program answers at all.
- * - `/readyz`: the checks of the group `readiness`. Without any it is 503, unless `allowNoChecks`. While draining it is 503
- *   at once, without running them.
+ * - `/readyz`: the checks of the group `readiness`. Without any of the program's own it is 503, unless `allowNoChecks`: those
+ *   that parts of this library register of themselves never make it 503. While draining it is 503 at once, without running
+ *   them.
  * - `/startupz`: the checks of the group `startup`, until they have passed once; from then on 200. While there are none: 200.
  * - `/health`: all checks, with details for those who may see them. `application/health+json` when asked for.
  * - `/health/<name>`: one check; 404 when there is none of that name.
@@ -115,11 +116,7 @@ const shapeFor = (request: HttpServerRequest.HttpServerRequest): Shape =>
  */
 export const layer = (options: Options = {}): Layer.Layer<never, never, HttpRouter.HttpRouter | HealthRegistry> => {
   Check.known("HealthRoutes.layer", options, [...pathOptions, "details"])
-  const whenEmpty: Report = {
-    status: options.allowNoChecks === true ? "healthy" : "unhealthy",
-    isDraining: false,
-    checks: []
-  }
+  const { allowNoChecks } = options
   const healthPath = options.healthPath ?? "/health"
   return HttpRouter.use((router) =>
     Effect.gen(function*() {
@@ -128,21 +125,7 @@ export const layer = (options: Options = {}): Layer.Layer<never, never, HttpRout
 
       const live = Effect.succeed(plain.toolops.healthy)
 
-      const asked = Effect.catchReason(
-        registry.report("readiness"),
-        "HealthError",
-        "NoCheckers",
-        () => Effect.succeed(whenEmpty)
-      )
-      // Looked at again when the checks have answered: draining may have begun meanwhile.
-      const ready = Effect.flatMap(registry.isDraining, (isDraining) =>
-        isDraining
-          ? Effect.succeed<HealthStatus>("unhealthy")
-          : Effect.zipWith(
-            asked,
-            registry.isDraining,
-            ({ status }, isDraining): HealthStatus => isDraining ? "unhealthy" : status
-          ))
+      const ready = Effect.map(registry.report("readiness", { allowNoChecks }), ({ status }) => status)
 
       let hasStarted = false
       const startup = Effect.suspend(() => {

@@ -1,6 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Layer, Scheduler, Scope } from "effect"
+import { ToolMeta, ToolPipeline } from "effect-toolops"
 import { HealthCheck, HealthRegistry } from "effect-toolops/health"
+import { ResilienceMiddleware } from "effect-toolops/resilience"
 import { TestClock } from "effect/testing"
 import { readFile } from "node:fs/promises"
 
@@ -272,6 +274,35 @@ describe("HealthRegistry", () => {
       })
     ))
 
+  it.effect("tells what the latest run found, also while it does not count yet", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        const { check, state } = counting({ failAfter: 2, passAfter: 2, interval: 0 })
+        yield* registry.register(check)
+        const seen: Array<unknown> = []
+        const found: Array<HealthCheck.CheckAnswer | false> = [
+          { status: "healthy", details: { load: 1 } },
+          { status: "unhealthy", details: { load: 9 } },
+          false,
+          { status: "degraded", details: { load: 5 } },
+          { status: "healthy", details: { load: 2 } }
+        ]
+        for (const answer of found) {
+          state.answer = Effect.succeed(answer)
+          yield* TestClock.adjust("1 second")
+          const { checkedAt, details, reason, status } = yield* registry.check("counting")
+          seen.push([checkedAt, status, reason, details])
+        }
+        assert.deepStrictEqual(seen, [
+          [1000, "healthy", undefined, { load: 1 }],
+          [2000, "healthy", undefined, { load: 9 }],
+          [3000, "unhealthy", "failed", undefined],
+          [4000, "unhealthy", "failed", { load: 5 }],
+          [5000, "healthy", undefined, { load: 2 }]
+        ])
+      })
+    ))
+
   it.effect("says what is at the first run, however high the thresholds", () =>
     withRegistry((registry) =>
       Effect.gen(function*() {
@@ -320,10 +351,31 @@ describe("HealthRegistry", () => {
         const asking = yield* Effect.forkChild(registry.check("gone"), { startImmediately: true })
         yield* Effect.yieldNow
         yield* Scope.close(scope, Exit.void)
-        assert.strictEqual((yield* Fiber.join(asking)).reason, "crashed")
+        assert.strictEqual((yield* Effect.flip(Fiber.join(asking))).reason._tag, "CheckNotFound")
         const error = yield* Effect.flip(registry.check("gone"))
         assert.strictEqual(error.reason._tag, "CheckNotFound")
         yield* registry.register(healthy("gone"))
+      })
+    ))
+
+  it.effect("leaves a check out of a report that went away while it was asked", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        yield* Scope.provide(registry.register(healthy("gone", { check: Effect.never })), scope)
+        const alone = yield* Effect.forkChild(registry.report("readiness"), { startImmediately: true })
+        yield* registry.register(healthy("stays"))
+        const reports = yield* Effect.forkChild(
+          Effect.all([registry.report("readiness"), registry.reportAll], { concurrency: "unbounded" }),
+          { startImmediately: true }
+        )
+        yield* Effect.yieldNow
+        yield* Scope.close(scope, Exit.void)
+        for (const report of yield* Fiber.join(reports)) {
+          assert.deepStrictEqual([report.status, report.checks.map(({ name }) => name)], ["healthy", ["stays"]])
+        }
+        // As if it had been asked a moment later.
+        assert.strictEqual((yield* Effect.flip(Fiber.join(alone))).reason._tag, "NoCheckers")
       })
     ))
 
@@ -335,7 +387,7 @@ describe("HealthRegistry", () => {
           return yield* Effect.forkDetach(registry.check("stuck"), { startImmediately: true })
         })
       )
-      assert.strictEqual((yield* Fiber.join(asking)).reason, "crashed")
+      assert.strictEqual((yield* Effect.flip(Fiber.join(asking))).reason._tag, "CheckNotFound")
     }))
 
   it.effect("refuses a second check of the same name, and an empty group", () =>
@@ -358,6 +410,57 @@ describe("HealthRegistry", () => {
       })
     ))
 
+  it.effect("runs nothing for readiness while it drains, and tells what it knew before", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        const { check, state } = counting({ interval: 0, groups: ["readiness", "own"] })
+        yield* registry.register(check)
+        yield* registry.register(healthy("never-asked"))
+        yield* registry.check("counting")
+        yield* registry.drain
+        const { checks, status } = yield* registry.report("readiness")
+        assert.deepStrictEqual([status, checks.map(({ name, status }) => [name, status])], [
+          "unhealthy",
+          [["counting", "healthy"]]
+        ])
+        assert.strictEqual(state.runs, 1)
+        // Other groups are nobody's readiness.
+        assert.strictEqual((yield* registry.report("own")).isDraining, true)
+        assert.strictEqual(state.runs, 2)
+      })
+    ))
+
+  it.effect("takes no check of the library for one of the program's, unless that is allowed", () =>
+    Effect.gen(function*() {
+      const registry = yield* HealthRegistry.HealthRegistry
+      const ask = registry.report("readiness")
+      assert.strictEqual((yield* Effect.flip(ask)).reason._tag, "NoCheckers")
+      const pipeline = yield* ToolPipeline.make(ResilienceMiddleware.ResilienceMiddleware)
+      yield* Effect.ignore(pipeline.run({ tool: ToolMeta.make({ name: "down" }) }, Effect.fail("no")))
+      const allowed = yield* registry.report("readiness", { allowNoChecks: true })
+      assert.strictEqual(allowed.status, "degraded")
+      assert.deepStrictEqual((yield* registry.reportAll).checks.map(({ name }) => name), [
+        "toolops.circuits",
+        "toolops.bulkheads"
+      ])
+      yield* registry.register(healthy("own"))
+      assert.strictEqual((yield* ask).status, "degraded")
+    }).pipe(
+      Effect.provide(
+        ResilienceMiddleware.layer({ defaults: { circuitBreaker: { maxFailures: 1 } } }).pipe(
+          Layer.provideMerge(HealthRegistry.layer)
+        )
+      )
+    ))
+
+  it.effect("is healthy without a check where that is allowed", () =>
+    withRegistry((registry) =>
+      Effect.map(
+        registry.report("readiness", { allowNoChecks: true }),
+        (report) => assert.deepStrictEqual(report, { status: "healthy", isDraining: false, checks: [] })
+      )
+    ))
+
   it.effect("registers a check that needs services as a layer", () =>
     Effect.gen(function*() {
       const registry = yield* HealthRegistry.HealthRegistry
@@ -377,6 +480,7 @@ describe("HealthRegistry", () => {
     assert.throws(bad({ failAfter: 0 }), "HealthCheck.make: failAfter must be an integer >= 1, got 0")
     assert.throws(bad({ background: true, interval: 0 }), "needs an interval")
     assert.throws(bad({ name: "a b" }), "name")
+    assert.throws(bad({ name: "toolops.cache" }), "name must not begin with toolops.")
     assert.throws(bad({ tiemout: 1 } as never), "unknown option \"tiemout\"")
   })
 })

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Scope } from "effect"
 import { HealthCheck, HealthRegistry, HealthRoutes } from "effect-toolops/health"
 import { HttpRouter } from "effect/http"
+import { selfCheck } from "../../src/internal/selfCheck.ts"
 
 interface Served {
   readonly get: (path: string, init?: RequestInit) => Promise<Response>
@@ -48,6 +49,22 @@ describe("HealthRoutes", () => {
       await Effect.runPromise(registry.drain)
       assert.strictEqual((await get("/readyz")).status, 503)
     }, { allowNoChecks: true }))
+
+  it.effect("is not ready by the checks of the library alone, and says how they are where that is allowed", () =>
+    Effect.gen(function*() {
+      for (const [allowNoChecks, expected] of [[false, [503, "unhealthy"]], [true, [200, "degraded"]]] as const) {
+        yield* served(async ({ get, registry }) => {
+          await Effect.runPromise(
+            Scope.provide(
+              Effect.provideService(selfCheck("x", Effect.fail("down")), HealthRegistry.HealthRegistry, registry),
+              Scope.makeUnsafe()
+            )
+          )
+          const response = await get("/readyz")
+          assert.deepStrictEqual([response.status, await response.json()], [expected[0], { status: expected[1] }])
+        }, { allowNoChecks })
+      }
+    }))
 
   it.effect("answers 200 when degraded and 503 when unhealthy or draining", () =>
     served(async ({ add, get, registry }) => {

@@ -41,12 +41,12 @@ describe("parts of the library", () => {
         Effect.gen(function*() {
           const pipeline = yield* ToolPipeline.make(ResilienceMiddleware.ResilienceMiddleware)
           yield* pipeline.run({ tool: ToolMeta.make({ name: "fine" }) }, Effect.void)
-          assert.strictEqual((yield* registry.report("readiness")).status, "healthy")
+          assert.strictEqual((yield* registry.report("readiness", { allowNoChecks: true })).status, "healthy")
           yield* Effect.ignore(pipeline.run({ tool: ToolMeta.make({ name: "down" }) }, Effect.fail("no")))
           // Kept until the interval is over.
           assert.strictEqual(yield* statusOf(registry, "toolops.circuits"), "healthy")
           yield* TestClock.adjust(interval)
-          const report = yield* registry.report("readiness")
+          const report = yield* registry.report("readiness", { allowNoChecks: true })
           assert.strictEqual(report.status, "degraded")
           assert.deepStrictEqual(
             report.checks.map(({ details, name, status }) => [name, status, details?.["openNames"]]),
@@ -55,7 +55,7 @@ describe("parts of the library", () => {
           // The circuit is tried again, and closed.
           yield* TestClock.adjust("1 minute")
           yield* pipeline.run({ tool: ToolMeta.make({ name: "down" }) }, Effect.void)
-          assert.strictEqual((yield* registry.report("readiness")).status, "healthy")
+          assert.strictEqual((yield* registry.report("readiness", { allowNoChecks: true })).status, "healthy")
         })
     ))
 
@@ -140,10 +140,10 @@ describe("parts of the library", () => {
     ).pipe(Layer.provide(CacheStore.layerMemory()))
     return beside(ToolCache.layer.pipe(Layer.provide(Store)), (registry) =>
       Effect.gen(function*() {
-        assert.strictEqual((yield* registry.report("readiness")).status, "healthy")
+        assert.strictEqual((yield* registry.report("readiness", { allowNoChecks: true })).status, "healthy")
         isBroken = true
         yield* TestClock.adjust(interval)
-        const report = yield* registry.report("readiness")
+        const report = yield* registry.report("readiness", { allowNoChecks: true })
         assert.deepStrictEqual([report.status, report.checks[0]?.name], ["degraded", "toolops.cache"])
       }))
   })
@@ -221,7 +221,7 @@ describe("parts of the library", () => {
       (registry) =>
         Effect.gen(function*() {
           yield* RateLimitStore.RateLimitStore
-          const { checks } = yield* registry.report("readiness")
+          const { checks } = yield* registry.report("readiness", { allowNoChecks: true })
           assert.deepStrictEqual(checks.map(({ name, status }) => [name, status]).toSorted(), [
             ["toolops.cache", "healthy"],
             ["toolops.limits", "healthy"]
@@ -243,7 +243,7 @@ describe("parts of the library", () => {
         ).pipe(Layer.provide(NodeRedis.layer({ url: server.url })))
         yield* beside(Parts, (registry) => {
           const until = (wanted: string) =>
-            registry.report("readiness").pipe(
+            registry.report("readiness", { allowNoChecks: true }).pipe(
               Effect.repeat({ until: ({ status }) => status === wanted, schedule: Schedule.spaced("250 millis") })
             )
           return Effect.gen(function*() {
@@ -252,7 +252,9 @@ describe("parts of the library", () => {
             const { checks } = yield* until("degraded")
             assert.isTrue(checks.every(({ critical }) => !critical))
             const { dispose, handler } = HttpRouter.toWebHandler(
-              HealthRoutes.layer().pipe(Layer.provide(Layer.succeed(HealthRegistry.HealthRegistry, registry))),
+              HealthRoutes.layer({ allowNoChecks: true }).pipe(
+                Layer.provide(Layer.succeed(HealthRegistry.HealthRegistry, registry))
+              ),
               { disableLogger: true }
             )
             yield* Effect.promise(async () => {

@@ -71,7 +71,7 @@ export class Runner {
   #reportedAt = 0
   #startedAt = 0
   // The answer that callers wait for, and whether the run is still under way; a run may outlive its answer.
-  #pending: Deferred.Deferred<CheckReport> | undefined = undefined
+  #pending: Deferred.Deferred<CheckReport | undefined> | undefined = undefined
   #isRunning = false
   #streak = 0
   #stop = (): void => {}
@@ -88,17 +88,25 @@ export class Runner {
     return this.#report !== undefined && now - this.#reportedAt < keptMillis ? this.#report : undefined
   }
 
-  /** The kept report if it is young enough, the report of the run under way, or of a new one. */
-  readonly report: Effect.Effect<CheckReport> = Effect.withFiber((fiber) => {
+  /** The last report, however old. */
+  get last(): CheckReport | undefined {
+    return this.#report
+  }
+
+  /**
+   * The kept report if it is young enough, the report of the run under way, or of a new one. Undefined when the check goes
+   * away meanwhile: what it looks at is being closed, so there is nothing to be said of it.
+   */
+  readonly report: Effect.Effect<CheckReport | undefined> = Effect.withFiber((fiber) => {
     const kept = this.kept(monotonicMillis(fiber))
     return kept !== undefined ? Effect.succeed(kept) : this.run(fiber)
   })
 
   /** The report of the run under way, or of a new one. */
-  readonly fresh: Effect.Effect<CheckReport> = Effect.withFiber((fiber) => this.run(fiber))
+  readonly fresh: Effect.Effect<CheckReport | undefined> = Effect.withFiber((fiber) => this.run(fiber))
 
   // In one step with the look at what is kept, see `start`.
-  run(asking: Fiber.Fiber<unknown, unknown>): Effect.Effect<CheckReport> {
+  run(asking: Fiber.Fiber<unknown, unknown>): Effect.Effect<CheckReport | undefined> {
     if (this.#pending !== undefined) return Deferred.await(this.#pending)
     if (this.#isRunning && this.#report !== undefined) return Effect.succeed(this.stillStuck(asking, this.#report))
     return this.start(asking)
@@ -116,8 +124,8 @@ export class Runner {
   }
 
   // In one step with the decision to start: a fiber may yield between two, and another decide the same.
-  start(asking: Fiber.Fiber<unknown, unknown>): Effect.Effect<CheckReport> {
-    const pending = Deferred.makeUnsafe<CheckReport>()
+  start(asking: Fiber.Fiber<unknown, unknown>): Effect.Effect<CheckReport | undefined> {
+    const pending = Deferred.makeUnsafe<CheckReport | undefined>()
     const clock = asking.getRef(Clock.Clock)
     const checkedAt = clock.currentTimeMillisUnsafe()
     this.#startedAt = monotonicMillis(asking)
@@ -126,9 +134,10 @@ export class Runner {
     // In a fiber that is not the probe's: one who goes away must not take the run from the others.
     this.#stop = boundedRun(asking.context, Effect.suspend(() => this.check.check), this.check.timeoutMillis, {
       settle: (exit, isLate) => {
-        const result = exit !== undefined ? verdict(exit) : isLate ? timedOut : crashed
-        const { critical, name } = this.check
         this.#pending = undefined
+        if (exit === undefined && !isLate) return void Deferred.doneUnsafe(pending, Effect.undefined)
+        const result = exit === undefined ? timedOut : verdict(exit)
+        const { critical, name } = this.check
         // Before those who wait are woken: one of them may ask again at once.
         if (exit !== undefined) this.#isRunning = false
         this.#reportedAt = Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
@@ -148,7 +157,10 @@ export class Runner {
     if (this.#isRunning) this.#stop()
   }
 
-  /** The status changes only after enough runs in a row that say so; the first run says what is. */
+  /**
+   * The status changes only after enough runs in a row that say so; the first run says what is. Time and details are those of
+   * the latest run all the same.
+   */
   flap(fresh: CheckReport): CheckReport {
     const before = this.#report
     const isDown = fresh.status === "unhealthy"
@@ -161,6 +173,6 @@ export class Runner {
       this.#streak = 0
       return fresh
     }
-    return { ...fresh, status: before.status, reason: before.reason, details: before.details }
+    return { ...fresh, status: before.status, reason: before.reason }
   }
 }
