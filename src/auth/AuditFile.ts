@@ -80,7 +80,7 @@ const checkKey = (where: string, key: unknown, algorithm: Algorithm, canProve: b
   }
   try {
     const chain = Chain.make(algorithm, redacted, "log")
-    if (canProve) chain.line(chain.genesis(""), `{"version":1}`)
+    if (canProve) chain.lines(chain.genesis(""), [`{"version":1}`])
   } catch {
     throw new TypeError(`${where}: key must be an Ed25519 ${canProve ? "private " : ""}key in PEM form`)
   }

@@ -42,9 +42,9 @@ export interface Prover {
   readonly check: (bytes: Uint8Array, proof: string) => boolean
 }
 
-const bytesToHex: (bytes: Uint8Array) => string = typeof Crypto.hash === "function"
-  ? (bytes) => Crypto.hash("sha256", bytes, "hex")
-  : (bytes) => Crypto.createHash("sha256").update(bytes).digest("hex")
+const digest: (bytes: Uint8Array, encoding: "hex" | "binary") => string = typeof Crypto.hash === "function"
+  ? (bytes, encoding) => Crypto.hash("sha256", bytes, encoding)
+  : (bytes, encoding) => Crypto.createHash("sha256").update(bytes).digest(encoding)
 
 const blockBytes = 64
 
@@ -65,8 +65,8 @@ export const hmacProver = (key: Uint8Array): Prover => {
       inner.set(block.map((byte) => byte ^ 0x36))
     }
     inner.set(bytes, blockBytes)
-    outer.write(bytesToHex(inner.subarray(0, length)), blockBytes, "hex")
-    return bytesToHex(outer)
+    outer.write(digest(inner.subarray(0, length), "binary"), blockBytes, "binary")
+    return digest(outer, "hex")
   }
   return { digits: 64, prove, check: (bytes, proof) => equalText(prove(bytes), proof) }
 }

@@ -33,8 +33,8 @@ const newline = 10
 export interface Chain {
   /** What the first line of the log with this id follows. */
   readonly genesis: (id: string) => Head
-  /** The line after `head` as text with its end, and the head that it makes. `payload` is a JSON object with members. */
-  readonly line: (head: Head, payload: string) => { readonly text: string; readonly head: Head }
+  /** The lines after `head` with their ends, and the head that they make. Each payload is a JSON object with members. */
+  readonly lines: (head: Head, payloads: ReadonlyArray<string>) => { readonly bytes: Uint8Array; readonly head: Head }
   /** What a line without its end says, or `undefined` when it has not the form of one. */
   readonly parse: (line: Uint8Array) => Parsed | undefined
   /** Whether the line that was parsed was made with the key. */
@@ -62,6 +62,8 @@ export const make = (algorithm: Algorithm, key: Redacted.Redacted, purpose: "log
   const tail = new RegExp(`^,"mac":"([0-9a-f]{${digits}})"\\}$`)
   const maxHead = `{"seq":,"prev":"",`.length + 16 + digits
   const tailBytes = `,"mac":""}`.length + digits
+  const newlineBytes = 1
+  const maxAround = maxHead + tailBytes + newlineBytes
   let message = new Uint8Array(4096)
   message.set(domain)
   const room = (bytes: number): void => {
@@ -71,12 +73,27 @@ export const make = (algorithm: Algorithm, key: Redacted.Redacted, purpose: "log
   }
   return {
     genesis: (id) => ({ seq: 0, mac: id.padEnd(digits, "0") }),
-    line: ({ mac: prev, seq }, payload) => {
-      const body = `{"seq":${seq + 1},"prev":"${prev}",${payload.slice(1, -1)}`
-      room(body.length * 3)
-      const { written } = encoder.encodeInto(body, message.subarray(domain.length))
-      const mac = prove(message.subarray(0, domain.length + written))
-      return { text: `${body},"mac":"${mac}"}\n`, head: { seq: seq + 1, mac } }
+    lines: (head, payloads) => {
+      let bytes = new Uint8Array(payloads.reduce((sum, payload) => sum + payload.length, payloads.length * maxAround))
+      let length = 0
+      let { mac, seq } = head
+      for (const payload of payloads) {
+        seq += 1
+        const body = `{"seq":${seq},"prev":"${mac}",${payload.slice(1, -1)}`
+        room(body.length * 3)
+        const end = domain.length + encoder.encodeInto(body, message.subarray(domain.length)).written
+        mac = prove(message.subarray(0, end))
+        const needed = length + end - domain.length + tailBytes + newlineBytes
+        if (needed > bytes.length) {
+          const more = new Uint8Array(needed * 2)
+          more.set(bytes.subarray(0, length))
+          bytes = more
+        }
+        bytes.set(message.subarray(domain.length, end), length)
+        length += end - domain.length
+        length += encoder.encodeInto(`,"mac":"${mac}"}\n`, bytes.subarray(length)).written
+      }
+      return { bytes: bytes.subarray(0, length), head: { seq, mac } }
     },
     parse: (line) => {
       if (line.length < tailBytes) return undefined

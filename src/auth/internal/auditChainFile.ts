@@ -26,7 +26,6 @@ export class ChainFile {
   readonly #chain: Chain
   readonly #scope: Scope.Closeable
   readonly #file: FileSystem.File
-  readonly #encoder = new TextEncoder()
   readonly path: string
   head: Head
   /** The number of the first line that the file holds or will hold. */
@@ -80,14 +79,7 @@ export class ChainFile {
   /** Writes payloads as lines, and returns when they are on the disk. */
   append(payloads: ReadonlyArray<string>): Effect.Effect<void, Disk.FileProblem> {
     return Effect.suspend(() => {
-      let head = this.head
-      let text = ""
-      for (const payload of payloads) {
-        const line = this.#chain.line(head, payload)
-        text += line.text
-        head = line.head
-      }
-      const bytes = this.#encoder.encode(text)
+      const { bytes, head } = this.#chain.lines(this.head, payloads)
       return Effect.matchEffect(Effect.andThen(this.#file.writeAll(bytes), this.#file.sync), {
         onFailure: (error) =>
           Effect.andThen(this.#takeBack, Effect.fail(Disk.unavailable(`${this.path} cannot be written`)(error))),
