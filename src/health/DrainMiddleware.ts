@@ -5,6 +5,10 @@
  * names it: `ToolPipeline.layerOf(ObserveMiddleware, DrainMiddleware, AuthMiddleware, ...)`. A call that was let in before is
  * not refused later, and neither are the calls that it makes itself. `Graceful` says when.
  *
+ * The calls that it makes itself are known by the context of their fiber. A handler that leaves Effect and comes back by a
+ * run of its own takes its context along: `Effect.runPromiseWith(yield* Effect.context())` in the place of
+ * `Effect.runPromise`. Otherwise what it runs is a new call, which is refused.
+ *
  * @since 0.1.0
  */
 import * as Context from "effect/Context"

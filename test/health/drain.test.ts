@@ -79,6 +79,33 @@ describe("draining", () => {
       assert.strictEqual(yield* registry.inFlight, 0)
     }).pipe(Effect.provide(Live)))
 
+  it.effect("knows a call that a handler makes by a run of its own by the context that it takes along", () =>
+    Effect.gen(function*() {
+      const [pipeline, registry] = [yield* ToolPipeline.ToolPipeline, yield* HealthRegistry.HealthRegistry]
+      const inner = pipeline.wrap(
+        ToolMeta.make({ name: "inner" }),
+        (how: string) => Effect.succeed(how)
+      )
+      const release = yield* Deferred.make<void>()
+      const outer = Effect.gen(function*() {
+        yield* Deferred.await(release)
+        const context = yield* Effect.context()
+        return [
+          yield* Effect.promise(() => Effect.runPromiseWith(context)(inner("with"))),
+          yield* Effect.promise(() =>
+            Effect.runPromise(
+              Effect.catchReason(inner("without"), "ResilienceError", "Draining", () => Effect.succeed("refused"))
+            )
+          )
+        ]
+      })
+      const call = yield* start(pipeline.run({ tool }, outer))
+      const quiescing = yield* start(registry.quiesce("20 seconds"))
+      yield* Deferred.succeed(release, undefined)
+      assert.deepStrictEqual(yield* Fiber.join(call), ["with", "refused"])
+      yield* Fiber.join(quiescing)
+    }).pipe(Effect.provide(Live)))
+
   it.effect("interrupts what is still in flight after the grace time, and waits for its finalizers, but not for ever", () =>
     Effect.gen(function*() {
       const [pipeline, registry] = [yield* ToolPipeline.ToolPipeline, yield* HealthRegistry.HealthRegistry]
