@@ -3,11 +3,12 @@
  *
  * @since 0.1.0
  */
+import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
-import type * as Layer from "effect/Layer"
+import * as Layer from "effect/Layer"
 import * as Check from "../internal/options.ts"
 import * as HealthCheck from "./HealthCheck.ts"
 import type { HealthError } from "./HealthError.ts"
@@ -72,8 +73,42 @@ export const make = (options: Options): HealthCheck.HealthCheck<HttpClient.HttpC
 /**
  * Registers the check.
  *
+ * **Example** (Asking a server whether it is ready)
+ *
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { FetchHttpClient } from "effect/http"
+ * import { HealthRegistry, HttpCheck } from "effect-toolops/health"
+ *
+ * // What would go over the network.
+ * const Network = Layer.succeed(FetchHttpClient.Fetch, () => Promise.resolve(new Response(null, { status: 503 })))
+ *
+ * const Health = HttpCheck.layer({ name: "search", url: "https://search.internal/readyz", method: "HEAD" }).pipe(
+ *   Layer.provide(FetchHttpClient.layer),
+ *   Layer.provide(Network),
+ *   Layer.provideMerge(HealthRegistry.layer)
+ * )
+ * const program = Effect.gen(function*() {
+ *   const registry = yield* HealthRegistry.HealthRegistry
+ *   const { details, status } = yield* registry.check("search")
+ *   return [status, details]
+ * })
+ * await Effect.runPromise(Effect.provide(program, Health)) // => ["unhealthy", { httpStatus: 503 }]
+ * ```
+ *
  * @category layers
  * @since 0.1.0
  */
 export const layer = (options: Options): Layer.Layer<never, HealthError, HealthRegistry | HttpClient.HttpClient> =>
   layerCheck(make(options))
+
+/**
+ * Registers the check with options from the program's configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<Options>
+): Layer.Layer<never, HealthError | Config.ConfigError, HealthRegistry | HttpClient.HttpClient> =>
+  Layer.unwrap(Effect.map(Config.unwrap(options), layer))

@@ -3,8 +3,9 @@
  *
  * @since 0.1.0
  */
+import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
-import type * as Layer from "effect/Layer"
+import * as Layer from "effect/Layer"
 import * as Redis from "effect/persistence/Redis"
 import * as Check from "../internal/options.ts"
 import * as HealthCheck from "./HealthCheck.ts"
@@ -43,8 +44,32 @@ export const make = (options: Options = {}): HealthCheck.HealthCheck<Redis.Redis
 /**
  * Registers the check.
  *
+ * **Example** (Being not ready without Redis)
+ *
+ * ```ts no-run
+ * import { NodeRedis } from "@effect/platform-node"
+ * import { Layer } from "effect"
+ * import { HealthRegistry, RedisCheck } from "effect-toolops/health"
+ *
+ * const Health = RedisCheck.layer({ timeout: "250 millis" }).pipe(
+ *   Layer.provide(NodeRedis.layer({ url: "redis://localhost:6379" })),
+ *   Layer.provideMerge(HealthRegistry.layer)
+ * )
+ * ```
+ *
  * @category layers
  * @since 0.1.0
  */
 export const layer = (options: Options = {}): Layer.Layer<never, HealthError, HealthRegistry | Redis.Redis> =>
   layerCheck(make(options))
+
+/**
+ * Registers the check with options from the program's configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<Options>
+): Layer.Layer<never, HealthError | Config.ConfigError, HealthRegistry | Redis.Redis> =>
+  Layer.unwrap(Effect.map(Config.unwrap(options), layer))

@@ -3,8 +3,9 @@
  *
  * @since 0.1.0
  */
+import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
-import type * as Layer from "effect/Layer"
+import * as Layer from "effect/Layer"
 import { statfs } from "node:fs/promises"
 import * as HealthCheck from "../health/HealthCheck.ts"
 import type { HealthError } from "../health/HealthError.ts"
@@ -76,7 +77,36 @@ export const make = (options: Options): HealthCheck.HealthCheck => {
 /**
  * Registers the check.
  *
+ * **Example** (Watching a disk that the program can do without)
+ *
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { HealthRegistry } from "effect-toolops/health"
+ * import { DiskCheck } from "effect-toolops/node"
+ *
+ * const Health = DiskCheck.layer({ path: "/no/such/mount", isCritical: false }).pipe(
+ *   Layer.provideMerge(HealthRegistry.layer)
+ * )
+ * const program = Effect.gen(function*() {
+ *   const registry = yield* HealthRegistry.HealthRegistry
+ *   const { reason, status } = yield* registry.check("disk")
+ *   return [status, reason, (yield* registry.report("readiness")).status]
+ * })
+ * await Effect.runPromise(Effect.provide(program, Health)) // => ["unhealthy", "failed", "degraded"]
+ * ```
+ *
  * @category layers
  * @since 0.1.0
  */
 export const layer = (options: Options): Layer.Layer<never, HealthError, HealthRegistry> => layerCheck(make(options))
+
+/**
+ * Registers the check with options from the program's configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<Options>
+): Layer.Layer<never, HealthError | Config.ConfigError, HealthRegistry> =>
+  Layer.unwrap(Effect.map(Config.unwrap(options), layer))

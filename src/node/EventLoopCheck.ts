@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import * as Config from "effect/Config"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -78,6 +79,24 @@ const monitor = () => {
  * by it takes a program out of the traffic that would wait; liveness does not look at it, since a program that answers is
  * alive.
  *
+ * **Example** (Watching the event loop)
+ *
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { HealthRegistry } from "effect-toolops/health"
+ * import { EventLoopCheck } from "effect-toolops/node"
+ *
+ * const Health = EventLoopCheck.layer({ warn: "1 minute", critical: "1 hour" }).pipe(
+ *   Layer.provideMerge(HealthRegistry.layer)
+ * )
+ * const program = Effect.gen(function*() {
+ *   const registry = yield* HealthRegistry.HealthRegistry
+ *   const { details, status } = yield* registry.check("event-loop")
+ *   return [status, typeof details?.["worstDelayMillis"]]
+ * })
+ * await Effect.runPromise(Effect.provide(program, Health)) // => ["healthy", "number"]
+ * ```
+ *
  * @category layers
  * @since 0.1.0
  */
@@ -108,3 +127,14 @@ export const layer = (options: Options = {}): Layer.Layer<never, HealthError, He
     }))
   }))
 }
+
+/**
+ * Registers the check with options from the program's configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<Options>
+): Layer.Layer<never, HealthError | Config.ConfigError, HealthRegistry> =>
+  Layer.unwrap(Effect.map(Config.unwrap(options), layer))

@@ -3,8 +3,9 @@
  *
  * @since 0.1.0
  */
+import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
-import type * as Layer from "effect/Layer"
+import * as Layer from "effect/Layer"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { getHeapStatistics } from "node:v8"
@@ -112,8 +113,35 @@ export const make = (options: Options = {}): HealthCheck.HealthCheck => {
 /**
  * Registers the check.
  *
+ * **Example** (Watching memory)
+ *
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { HealthRegistry } from "effect-toolops/health"
+ * import { MemoryCheck } from "effect-toolops/node"
+ *
+ * const Health = MemoryCheck.layer({ warn: 0.7, critical: 0.9 }).pipe(Layer.provideMerge(HealthRegistry.layer))
+ * const program = Effect.gen(function*() {
+ *   const registry = yield* HealthRegistry.HealthRegistry
+ *   return yield* registry.check("memory")
+ * })
+ * const { details } = await Effect.runPromise(Effect.provide(program, Health))
+ * Number(details?.["heapUsedBytes"]) < Number(details?.["heapLimitBytes"]) // => true
+ * ```
+ *
  * @category layers
  * @since 0.1.0
  */
 export const layer = (options: Options = {}): Layer.Layer<never, HealthError, HealthRegistry> =>
   layerCheck(make(options))
+
+/**
+ * Registers the check with options from the program's configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<Options>
+): Layer.Layer<never, HealthError | Config.ConfigError, HealthRegistry> =>
+  Layer.unwrap(Effect.map(Config.unwrap(options), layer))

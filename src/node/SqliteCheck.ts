@@ -3,8 +3,9 @@
  *
  * @since 0.1.0
  */
+import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
-import type * as Layer from "effect/Layer"
+import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import { DatabaseSync } from "node:sqlite"
 import * as HealthCheck from "../health/HealthCheck.ts"
@@ -68,7 +69,36 @@ export const make = (options: Options): HealthCheck.HealthCheck => {
 /**
  * Registers the check.
  *
+ * **Example** (Looking for a database before the program counts as started)
+ *
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { HealthRegistry } from "effect-toolops/health"
+ * import { SqliteCheck } from "effect-toolops/node"
+ *
+ * const Health = SqliteCheck.layer({ path: "/no/such/file.db", groups: ["startup"] }).pipe(
+ *   Layer.provideMerge(HealthRegistry.layer)
+ * )
+ * const program = Effect.gen(function*() {
+ *   const registry = yield* HealthRegistry.HealthRegistry
+ *   const { checks, status } = yield* registry.report("startup")
+ *   return [status, checks[0]?.reason]
+ * })
+ * await Effect.runPromise(Effect.provide(program, Health)) // => ["unhealthy", "failed"]
+ * ```
+ *
  * @category layers
  * @since 0.1.0
  */
 export const layer = (options: Options): Layer.Layer<never, HealthError, HealthRegistry> => layerCheck(make(options))
+
+/**
+ * Registers the check with options from the program's configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<Options>
+): Layer.Layer<never, HealthError | Config.ConfigError, HealthRegistry> =>
+  Layer.unwrap(Effect.map(Config.unwrap(options), layer))

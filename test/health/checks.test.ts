@@ -1,8 +1,9 @@
 import { NodeHttpClient, NodeRedis } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Logger, Schedule } from "effect"
+import { Config, ConfigProvider, Effect, Layer, Logger, Schedule } from "effect"
 import { HealthRegistry, HttpCheck, RedisCheck } from "effect-toolops/health"
 import { FetchHttpClient, type HttpClient } from "effect/http"
+import { Redis } from "effect/persistence"
 import { createServer, type RequestListener } from "node:http"
 import type { AddressInfo } from "node:net"
 import { inspect } from "node:util"
@@ -87,6 +88,33 @@ it("HttpCheck refuses nonsense, without showing the address", () => {
   )
   assert.throws(() => HttpCheck.make({ url: "http://a", method: "POST" as "GET" }), /method must be one of GET, HEAD/)
 })
+
+it.live("HttpCheck and RedisCheck take their options from the configuration", () =>
+  Effect.gen(function*() {
+    const url = yield* served((_request, response) => response.writeHead(404).end())
+    const silent = yield* Redis.make({
+      send: () => Effect.never,
+      subscribe: () => Effect.never,
+      connect: Effect.never
+    })
+    const registry = yield* HealthRegistry.HealthRegistry
+    const Checks = Layer.merge(
+      HttpCheck.layerConfig({
+        url: Config.String("URL"),
+        statuses: Config.succeed([400, 499]),
+        timeout: Config.Duration("TIMEOUT")
+      }).pipe(Layer.provide(FetchHttpClient.layer)),
+      RedisCheck.layerConfig({ name: Config.String("NAME"), timeout: Config.succeed("10 millis") }).pipe(
+        Layer.provide(Layer.succeed(Redis.Redis, silent))
+      )
+    )
+    const env = { URL: url, TIMEOUT: "5 seconds", NAME: "sessions" }
+    const Env = ConfigProvider.layer(ConfigProvider.fromEnvRecord(env))
+    yield* Effect.gen(function*() {
+      assert.strictEqual((yield* registry.check("http")).status, "healthy")
+      assert.strictEqual((yield* registry.check("sessions")).reason, "timeout")
+    }).pipe(Effect.provide(Layer.provide(Checks, Env)))
+  }).pipe(Effect.provide(HealthRegistry.layer)))
 
 describe.skipIf(!inject("redis").canStart)("RedisCheck", () => {
   it.live("is healthy while Redis answers, and says so again when it is back", () =>

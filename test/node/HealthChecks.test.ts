@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Config, ConfigProvider, Effect, Layer } from "effect"
 import { HealthCheck, HealthRegistry } from "effect-toolops/health"
 import { DiskCheck, EventLoopCheck, MemoryCheck, SqliteCheck } from "effect-toolops/node"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
@@ -203,6 +203,42 @@ describe("EventLoopCheck", () => {
       "critical must be at least warn"
     )
   })
+})
+
+describe("the ready-made checks", () => {
+  it.live("take their options from the configuration", () =>
+    inFolder((folder) =>
+      Effect.gen(function*() {
+        new DatabaseSync(join(folder, "db")).close()
+        const registry = yield* HealthRegistry.HealthRegistry
+        const env = {
+          DISK: folder,
+          DB: join(folder, "db"),
+          WARN: "0.000001",
+          CGROUP: "/nonexistent",
+          DELAY: "1 hour",
+          NAME: "loop"
+        }
+        const Checks = Layer.mergeAll(
+          MemoryCheck.layerConfig({ warn: Config.Number("WARN"), cgroup: Config.String("CGROUP") }),
+          DiskCheck.layerConfig({ path: Config.String("DISK"), isCritical: Config.succeed(false) }),
+          SqliteCheck.layerConfig({ path: Config.String("DB"), groups: Config.succeed(["startup"]) }),
+          EventLoopCheck.layerConfig({ critical: Config.Duration("DELAY"), name: Config.String("NAME") })
+        )
+        const provider = ConfigProvider.layer(ConfigProvider.fromEnvRecord(env))
+        yield* Effect.gen(function*() {
+          assert.strictEqual((yield* registry.check("memory")).status, "degraded")
+          assert.strictEqual((yield* registry.check("disk")).critical, false)
+          const { checks } = yield* registry.report("startup")
+          assert.deepStrictEqual(checks.map(({ name, status }) => [name, status]), [["sqlite", "healthy"]])
+          assert.notStrictEqual((yield* registry.check("loop")).status, "unhealthy")
+        }).pipe(Effect.provide(Layer.provide(Checks, provider)))
+        // What is missing is no check.
+        const none = SqliteCheck.layerConfig({ path: Config.String("NOWHERE") })
+        const error = yield* Effect.flip(Effect.provide(Effect.void, Layer.provide(none, provider)))
+        assert.include(String(error), "NOWHERE")
+      }).pipe(Effect.provide(HealthRegistry.layer))
+    ))
 })
 
 describe("a server with 10,000 calls in flight", () => {
