@@ -25,7 +25,14 @@ import { CacheMode } from "../cache/CacheMiddleware.ts"
 import { restore } from "../internal/spanShield.ts"
 import type { ToolMeta } from "../ToolMeta.ts"
 import * as ToolPipeline from "../ToolPipeline.ts"
-import { guardedHandlers, guardHandle, ThroughGuard, type TurnAway } from "./internal/guardHandle.ts"
+import {
+  type GuardedCall,
+  guardedHandlers,
+  guardHandle,
+  ThroughGuard,
+  type TurnAway
+} from "./internal/guardHandle.ts"
+import { prepare } from "./internal/handlerRun.ts"
 import { claimId } from "./internal/uniqueIds.ts"
 import { RefusalSlot } from "./mcp/refusalSlot.ts"
 import * as ToolPolicy from "./ToolPolicy.ts"
@@ -130,7 +137,7 @@ export const guard = <Tools extends Record<string, Tool.Any>>(
     Effectable.Prototype<typeof inner>({
       label: "Toolkit",
       evaluate(fiber) {
-        const turnAway = new Map<string, TurnAway>()
+        const calls = new Map<string, GuardedCall>()
         for (const tool of tools) {
           const handler = fiber.context.mapUnsafe.get(tool.id) as Tool.Handler<string> | undefined
           if (handler === undefined) continue
@@ -140,9 +147,10 @@ export const guard = <Tools extends Record<string, Tool.Any>>(
               new TypeError(`ToolkitOps.guard: the handler of ${tool.name} is not from ToolkitOps.layer`)
             )
           }
-          turnAway.set(tool.name, guard)
+          const { run, turnAway } = guard
+          calls.set(tool.name, { ...prepare(tool, run, handler.context), turnAway })
         }
-        return Effect.map(inner, (built) => ({ tools: built.tools, handle: guardHandle(built, turnAway) }))
+        return Effect.map(inner, (built) => ({ tools: built.tools, handle: guardHandle(built, calls) }))
       }
     })
   )
@@ -229,16 +237,12 @@ const guardHandler = (
     : (params, context) => Effect.suspend(() => handler(params, context))
   // Prepares the path of the tool now, so that a bad policy is found before the first call.
   pipeline.wrap(meta, run as never)
-  const guarded: AnyHandler = (params, context) =>
-    restore(Effect.withFiber((fiber) => {
-      if (!fiber.getRef(ThroughGuard)) {
-        return Effect.die(
-          new TypeError(`ToolkitOps: ${name} was called through a toolkit that is not guarded: merge first, then guard`)
-        )
-      }
+  const guardedRun: AnyHandler = (params, context) =>
+    Effect.withFiber((fiber) => {
       const slot = fiber.getRef(RefusalSlot)
+      const handled = run(params, context)
       const work = Effect.catchCause(
-        Effect.updateContext(run(params, context), slot === undefined ? ownCalls : ownCallsAtEdge),
+        slot === undefined ? handled : Effect.provideService(handled, RefusalSlot, undefined),
         markOwn
       )
       return Effect.catchCause(
@@ -252,8 +256,18 @@ const guardHandler = (
           return Effect.fail(refusal)
         }
       )
-    }))
-  guardedHandlers.set(guarded, (params, callId) =>
+    })
+  // What a toolkit calls that knows nothing of the guard.
+  const guarded: AnyHandler = (params, context) =>
+    restore(Effect.withFiber((fiber) =>
+      fiber.getRef(ThroughGuard)
+        // What the handler calls is no call of the toolkit that it runs for.
+        ? Effect.provideService(guardedRun(params, context), ThroughGuard, false)
+        : Effect.die(
+          new TypeError(`ToolkitOps: ${name} was called through a toolkit that is not guarded: merge first, then guard`)
+        )
+    ))
+  const turnAway: TurnAway = (params, callId) =>
     Effect.withFiber((fiber) =>
       // There is nothing to run. An interruption says nothing against what stands behind the tool, and is no answer to keep.
       Effect.matchCause(
@@ -274,7 +288,8 @@ const guardHandler = (
           onSuccess: () => undefined
         }
       )
-    ))
+    )
+  guardedHandlers.set(guarded, { run: guardedRun, turnAway })
   return guarded
 }
 
@@ -283,10 +298,5 @@ const guardHandler = (
 const OwnFailure = Context.Reference<boolean>("effect-toolops/ai/ToolkitOps/OwnFailure", { defaultValue: () => false })
 const own = Context.make(OwnFailure, true)
 const markOwn = <E>(cause: Cause.Cause<E>): Effect.Effect<never, E> => Effect.failCause(Cause.annotate(cause, own))
-
-// What a handler calls is no call of the toolkit that it runs for, and no answer of the edge that has called it.
-const ownCalls = <R>(context: Context.Context<R>): Context.Context<R> => Context.add(context, ThroughGuard, false)
-const ownCallsAtEdge = <R>(context: Context.Context<R>): Context.Context<R> =>
-  Context.add(ownCalls(context), RefusalSlot, undefined)
 
 const withoutIdentity = Context.omit(CurrentIdentity)
