@@ -3,6 +3,7 @@ import { Cause, Effect, Exit, Fiber, Layer, Logger, References } from "effect"
 import { HealthRegistry } from "effect-toolops/health"
 import { Graceful } from "effect-toolops/node"
 import { TestClock } from "effect/testing"
+import { startCollector } from "./collector.ts"
 import { type Answer, startServer, until } from "./gracefulChild.ts"
 
 const limit = 120_000
@@ -54,6 +55,36 @@ describe("Graceful in a process of its own", () => {
     assert.deepStrictEqual(server.lines().slice(1), ["start", "interrupted", "audit 1", "exporter"])
     assert.notStrictEqual((await call).status, 200)
     assert.strictEqual(code, 0)
+  })
+
+  it("sends the last spans and metrics to a collector, also those of calls that ended after the signal", {
+    timeout: limit
+  }, async () => {
+    const collector = await startCollector()
+    try {
+      await using server = await startServer({ DELAY: "0", GRACE: "2500", OTLP: collector.url })
+      assert.strictEqual((await server.ask("/work/1")).status, 200)
+      const calls = Promise.all([server.ask("/work/1500"), server.ask("/work/100000")])
+      await until(() => server.lines().filter((line) => line === "start").length === 2)
+      server.child.kill("SIGTERM")
+      await until(async () => (await server.ask("/readyz")).status === 503)
+      await until(async () => (await server.ask("/work/1")).text === "Draining")
+      // Nothing would be sent for an hour.
+      assert.deepStrictEqual(collector.requests, [])
+      const { code } = await server.exited
+      assert.strictEqual(code, 0)
+      assert.deepStrictEqual((await calls)[0], { status: 200, text: "done" })
+      const outcomes = collector.spans().filter(({ name }) => name === "execute_tool work")
+        .map(({ attributes }) => String(attributes["tool.outcome"]))
+      for (const [outcome, count] of [["interrupted", 1], ["rejected", 1]] as const) {
+        assert.strictEqual(outcomes.filter((each) => each === outcome).length, count, String(outcomes))
+      }
+      assert.isAtLeast(outcomes.filter((each) => each === "ok").length, 2)
+      const counted = collector.points().filter(({ name }) => name === "tool.call.total")
+      assert.strictEqual(counted.reduce((sum, { value }) => sum + value, 0), outcomes.length)
+    } finally {
+      await collector.close()
+    }
   })
 
   for (const [signal, expected] of [["SIGTERM", 143], ["SIGINT", 130]] as const) {

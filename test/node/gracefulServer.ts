@@ -2,7 +2,8 @@
  * A server that tests send signals to. It prints one line per event: `listening <port>`, `start`, `end` and `interrupted`
  * of slow calls, `audit <records>` when its audit log is flushed, `exporter` when what stands for an exporter is closed.
  *
- * Settings come from the environment: DELAY and GRACE in milliseconds, HANG=1 for a layer that never closes.
+ * Settings come from the environment: DELAY and GRACE in milliseconds, HANG=1 for a layer that never closes, OTLP for the
+ * address of a collector, which gets nothing before the end.
  */
 import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
 import { Effect, Layer } from "effect"
@@ -11,7 +12,7 @@ import { AuditLog, Authenticator, AuthMiddleware, Authorizer } from "effect-tool
 import { CacheMiddleware } from "effect-toolops/cache"
 import { HealthCheck, HealthRegistry, HealthRoutes } from "effect-toolops/health"
 import { RateLimitMiddleware } from "effect-toolops/limit"
-import { EventLoopCheck, Graceful } from "effect-toolops/node"
+import { EventLoopCheck, Graceful, Telemetry } from "effect-toolops/node"
 import { ObserveMiddleware } from "effect-toolops/observe"
 import { ResilienceMiddleware } from "effect-toolops/resilience"
 import { HttpRouter, HttpServer, HttpServerResponse } from "effect/http"
@@ -29,6 +30,14 @@ const Exporter = Layer.effectDiscard(Effect.addFinalizer(() => Effect.sync(() =>
 const Hanging = process.env["HANG"] === "1"
   ? Layer.effectDiscard(Effect.addFinalizer(() => Effect.andThen(Effect.sync(() => print("hanging")), Effect.never)))
   : Layer.empty
+
+const endpoint = process.env["OTLP"]
+const Collected = endpoint === undefined ? Layer.empty : Telemetry.layer({
+  serviceName: "graceful",
+  endpoint,
+  tracing: { exporter: "otlp", interval: "1 hour" },
+  metrics: { exporter: "otlp", interval: "1 hour" }
+})
 
 const Pipeline = ToolPipeline.layer.pipe(Layer.provide([
   ObserveMiddleware.layer({ log: false }),
@@ -113,6 +122,7 @@ const Program = Told.pipe(
   Layer.provide(HealthRegistry.layer),
   Layer.provide(AuditTold),
   Layer.provide(Exporter),
+  Layer.provide(Collected),
   Layer.provide(Hanging)
 )
 
