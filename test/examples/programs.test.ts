@@ -25,7 +25,12 @@ const programs: ReadonlyArray<readonly [file: string, shown: ReadonlyArray<RegEx
     /^span +tool\.exec\.docs\.read: NotFound$/m,
     /^metric +tool_call_total\{outcome="failed"/m
   ]],
-  ["health.ts", [/^\/readyz +200 \{"status":"degraded"\}$/m, /^\/readyz +503 \{"status":"unhealthy"\}$/m]],
+  ["health.ts", [
+    /^\/readyz +200 \{"status":"degraded"\}$/m,
+    /^\/readyz +503 \{"status":"unhealthy"\}$/m,
+    /told to end\n\/readyz +503 .*\n\/healthz +200 .*\na call at once +done\n/m,
+    /^a call later +refused: Draining\na call in flight +done$/m
+  ]],
   [
     "cache.ts",
     [
