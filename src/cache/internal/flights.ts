@@ -65,21 +65,12 @@ export class Flights {
     return Effect.suspend(() => {
       const seat = new Seat(caller)
       return Effect.onExitPrimitive(
-        // Looking for the flight and taking the seat is one synchronous step, with no place for an interruption.
-        Effect.callback<any, any, any>((resume) => {
-          const flight = this.byKey.get(key)
-          if (flight === undefined) {
-            const started = new Flight(key, caller.labels, caller.hasTags)
-            this.byKey.set(key, started)
-            resume(this.#seatLeader(seat, started))
-          } else if (flight.text !== undefined) {
-            resume(caller.share(flight.text))
-          } else {
-            seat.flight = flight
-            seat.resume = resume
-            flight.waiters.add(seat)
-          }
-        }),
+        // Most callers find nobody, and lead without what it costs to be able to wait.
+        Effect.suspend(() =>
+          this.byKey.has(key)
+            ? Effect.callback<any, any, any>((resume) => this.#takeSeat(seat, key, resume))
+            : this.#takeOff(seat, key)
+        ),
         (exit) => {
           this.#leave(seat, exit)
           return undefined
@@ -100,6 +91,27 @@ export class Flights {
       if (!isAffected(flight)) continue
       flight.detached = true
       this.byKey.delete(key)
+    }
+  }
+
+  #takeOff(seat: Seat, key: string): Effect.Effect<any, any, any> {
+    const started = new Flight(key, seat.caller.labels, seat.caller.hasTags)
+    this.byKey.set(key, started)
+    return this.#seatLeader(seat, started)
+  }
+
+  // Looking for the flight and taking the seat is one synchronous step, with no place for an interruption, nor for the
+  // flight to end in between.
+  #takeSeat(seat: Seat, key: string, resume: Seat["resume"]): void {
+    const flight = this.byKey.get(key)
+    if (flight === undefined) {
+      resume(this.#takeOff(seat, key))
+    } else if (flight.text !== undefined) {
+      resume(seat.caller.share(flight.text))
+    } else {
+      seat.flight = flight
+      seat.resume = resume
+      flight.waiters.add(seat)
     }
   }
 
