@@ -59,6 +59,8 @@ console.log("the database is back, and the program is told to end")
 Effect.runSync(Ref.set(isDatabaseUp, true))
 const answer = Promise.withResolvers<string>()
 const inFlight = call("a call in flight", answer.promise)
+// What a server does in a real program: it keeps the process alive while nothing happens.
+const server = setInterval(() => {}, 1000)
 process.kill(process.pid, "SIGTERM")
 await runtime.runPromise(Effect.flatMap(Graceful.Graceful, ({ requested }) => requested))
 await probe("/readyz")
@@ -72,3 +74,4 @@ await inFlight
 // Here the end of the program: what is below closes after the calls.
 await runtime.dispose()
 await dispose()
+clearInterval(server)
