@@ -6,7 +6,8 @@
  *
  * A Redis that hangs, fails or answers nonsense costs a call one `commandTimeout` at most. Then the store is bypassed,
  * and asked in the background until it answers again. What this process had to invalidate meanwhile it invalidates
- * before it trusts Redis again.
+ * before it trusts Redis again. When replies no longer belong to the commands that were sent, after noise on the line for
+ * one, the store makes Redis end the connection (`QUIT`), and the client has to connect again.
  *
  * It works on the `Redis` service of `effect/persistence`. Times are those of the Redis server.
  *

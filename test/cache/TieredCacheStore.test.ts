@@ -27,8 +27,7 @@ const canStart = inject("redis").canStart
 
 describe.skipIf(!canStart)("with a Redis", () => {
   suite("TieredCacheStore over Redis", Layer.unwrap(Effect.map(redisServer, (server) => tieredAt(server.url))), {
-    realTime: true,
-    tenants: 50
+    realTime: true
   })
 })
 

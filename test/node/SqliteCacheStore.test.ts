@@ -17,7 +17,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }))
 let files = 0
 const fresh = () => join(folder, `cache-${files++}.db`)
 
-suite("SqliteCacheStore", Layer.unwrap(Effect.sync(() => SqliteCacheStore.layer({ path: fresh() }))), { tenants: 100 })
+suite("SqliteCacheStore", Layer.unwrap(Effect.sync(() => SqliteCacheStore.layer({ path: fresh() }))))
 
 const entry = (text: string, over?: Partial<CacheStore.NewEntry>): CacheStore.NewEntry => ({
   text,

@@ -5,10 +5,11 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net"
 
 /**
  * - `pass`: bytes go through. `delay`: replies come so many milliseconds late. `garbage`: replies are noise, after
- *   which the connection ends.
+ *   which the connection ends. `noise`: the same, but the connection stays. `extra`: one reply more than was asked for,
+ *   after which bytes go through.
  * - `reset`: connections are cut as soon as something is sent. `hang`: everything is held back until the mode changes.
  */
-export type Mode = "pass" | "garbage" | "reset" | "hang" | { readonly delay: number }
+export type Mode = "pass" | "garbage" | "noise" | "extra" | "reset" | "hang" | { readonly delay: number }
 
 export interface Proxy {
   readonly port: number
@@ -40,6 +41,11 @@ export const tcpProxy = (target: number) =>
         })
         upstream.on("data", (chunk) => {
           if (proxy.mode === "garbage") client.end("?!\u0000 garbage\r\n")
+          else if (proxy.mode === "noise") client.write("?!\u0000 garbage\r\n")
+          else if (proxy.mode === "extra") {
+            proxy.mode = "pass"
+            client.write(Buffer.concat([Buffer.from("+EXTRA\r\n"), chunk]))
+          }
           else if (typeof proxy.mode === "object") {
             setTimeout(() => client.writable && client.write(chunk), proxy.mode.delay)
           } else if (proxy.mode === "hang") {

@@ -1,10 +1,11 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import type { Redis, RedisError } from "effect/persistence/Redis"
 import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "../../internal/monotonic.ts"
+import { refusal } from "../../internal/refusal.ts"
 import * as CacheError from "../CacheError.ts"
 
 export interface CommandOptions {
@@ -15,15 +16,26 @@ export interface CommandOptions {
 
 export type Send = <A>(command: Effect.Effect<A, RedisError>) => Effect.Effect<A, CacheError.CacheError>
 
-/** A command that was sent. `undefined` ends it for want of time. */
+/** A command that was sent and has neither ended nor run out of time, whether or not somebody still waits for it. */
 interface Pending {
   readonly deadline: number
+  /** Ends the waiting: with how the command ended, or for want of time. */
   readonly end: (exit: Exit.Exit<unknown, RedisError> | undefined) => void
 }
 
 /**
+ * Questions on their way to a Redis that is down, which a client that is not connected keeps until it is. When there are
+ * as many, only one in as many turns is asked.
+ */
+const manyQuestions = 64
+
+/**
  * Commands with an end to each and a bound on all, and none at all while Redis is down: `down` is called when it goes, and
  * `back` is run when it answers again. It says with `isDown` when others may ask too.
+ *
+ * Whether it answers is asked with a text that it has to repeat. Replies come in the order of the commands, so after noise
+ * on the line, or with one reply too many, every command is given what belongs to another one. Then the text comes back
+ * where it does not belong, and Redis is made to end the connection; the client begins a new one.
  */
 export class RedisCommands {
   isDown = false
@@ -33,7 +45,12 @@ export class RedisCommands {
   readonly #scope: Scope.Scope
   readonly #on: { readonly down: () => void; readonly back: () => Effect.Effect<void, CacheError.CacheError> }
   readonly #pending = new Set<Pending>()
+  readonly #mark = `toolops:${globalThis.crypto.randomUUID()}:`
+  #asked = 0
+  #questions = 0
   #isWatching = false
+  #isSuspected = false
+  #isLeaving = false
 
   constructor(
     redis: Redis["Service"],
@@ -58,11 +75,18 @@ export class RedisCommands {
     Effect.suspend(() => {
       if (!this.isDown && this.#pending.size < this.#options.maxPending) return this.timed(command)
       this.errors++
-      return Effect.fail(this.unavailable(undefined))
+      // No news to anybody, and made for each of a call's commands.
+      return Effect.fail(
+        refusal(CacheError.CacheError, {
+          _tag: "CacheError",
+          reason: refusal(CacheError.StoreUnavailable, { _tag: "StoreUnavailable", store: "redis" })
+        })
+      )
     })
 
   // A command runs in a fiber of its own that is started on the spot and resumes its caller directly. `Effect.timeout`
-  // would start two fibers, each on a turn of the event loop, which takes longer than Redis does.
+  // would start two fibers, each on a turn of the event loop, which takes longer than Redis does. Nobody can take a
+  // command back once it is sent, so its fiber goes on when nobody waits for it any more, and hears the reply.
   readonly timed: Send = (command) =>
     Effect.withFiber((fiber) => {
       const awaited = Effect.callback<Exit.Exit<any, RedisError> | undefined>((resume) => {
@@ -70,19 +94,13 @@ export class RedisCommands {
         const pending: Pending = {
           deadline: monotonicMillis(fiber) + this.#options.commandMillis,
           end: (exit) => {
-            if (!this.#pending.delete(pending)) return
-            if (exit === undefined) running.interruptUnsafe()
-            resume(Effect.succeed(exit))
+            if (this.#pending.delete(pending)) resume(Effect.succeed(exit))
+            else this.#hear(exit)
           }
         }
         this.#pending.add(pending)
         running.addObserver(pending.end)
         if (!this.#isWatching) this.#watch(fiber)
-        return Effect.suspend(() => {
-          this.#pending.delete(pending)
-          running.interruptUnsafe()
-          return Effect.void
-        })
       })
       return Effect.flatMap(awaited, (exit) => {
         if (exit?._tag === "Success") return Effect.succeed(exit.value)
@@ -101,6 +119,8 @@ export class RedisCommands {
           return Effect.flatMap(Effect.sleep(Math.ceil(pending.deadline - now)), () => watch)
         }
         pending.end(undefined)
+        // Also when nobody waited any more: what is on its way is bounded only as long as it ends.
+        return Effect.flatMap(this.goDown, () => watch)
       }
       this.#isWatching = false
       return Effect.void
@@ -114,30 +134,80 @@ export class RedisCommands {
     return isRefusal(error) ? failed : Effect.andThen(this.goDown, failed)
   }
 
-  // One question at a time, and no time limit on it: a client that is not connected keeps commands until it is, and
-  // must not be given more and more of them.
+  /** Finds out whether a reply that makes no sense was another command's. One question at a time. */
+  get suspect(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (this.#isSuspected || this.isDown) return Effect.void
+      this.#isSuspected = true
+      const asked = Effect.flatMap(Effect.exit(this.#ask), (answer) => {
+        this.#isSuspected = false
+        return answer._tag === "Success" && answer.value === "own" ? Effect.void : this.goDown
+      })
+      return Effect.asVoid(Effect.forkIn(asked, this.#scope))
+    })
+  }
+
+  /** Stops sending, and asks until Redis answers again, in time and with what it was asked. */
   get goDown(): Effect.Effect<void> {
     return Effect.suspend(() => {
       if (this.isDown) return Effect.void
       this.isDown = true
       this.#on.down()
-      const question = Effect.andThen(
-        Effect.sleep(this.#options.retryMillis),
-        Effect.withFiber((fiber) => {
-          const asked = monotonicMillis(fiber)
-          return Effect.flatMap(this.#redis.send("PING"), () =>
-            // A Redis that is slow would only be given up again.
-            monotonicMillis(fiber) - asked <= this.#options.commandMillis
-              ? Effect.void
-              : Effect.fail(this.unavailable(undefined)))
-        })
-      )
-      const again: Effect.Effect<void> = Effect.matchEffect(Effect.flatMap(question, () => this.#on.back()), {
-        onSuccess: () => Effect.void,
-        onFailure: () => Effect.suspend(() => again)
-      })
-      return Effect.asVoid(Effect.forkIn(again, this.#scope))
+      return Effect.asVoid(Effect.forkIn(this.#untilBack, this.#scope))
     })
+  }
+
+  get #untilBack(): Effect.Effect<void> {
+    const { commandMillis, retryMillis } = this.#options
+    const question = Effect.withFiber((fiber) => {
+      const asked = monotonicMillis(fiber)
+      // A Redis that is slow would only be given up again.
+      return Effect.map(this.#ask, (answer) => answer === "own" && monotonicMillis(fiber) - asked <= commandMillis)
+    })
+    return Effect.gen({ self: this }, function*() {
+      let isWell = false
+      for (let turn = 0; !isWell; turn++) {
+        yield* Effect.sleep(retryMillis)
+        if (this.#questions >= manyQuestions && turn % manyQuestions !== 0) continue
+        // Not one after the other: the reply to the first may never come, although Redis answers again.
+        const answer = yield* Effect.forkIn(question, this.#scope, { startImmediately: true })
+        const exit = yield* Effect.timeoutOption(Fiber.await(answer), retryMillis)
+        if (exit._tag === "None" || exit.value._tag === "Failure" || !exit.value.value) continue
+        isWell = (yield* Effect.exit(this.#on.back()))._tag === "Success"
+      }
+    })
+  }
+
+  /** Asks for a text of its own, and says whether that is what came. */
+  get #ask(): Effect.Effect<"own" | "foreign", RedisError> {
+    return Effect.suspend(() => {
+      const text = this.#mark + String(++this.#asked)
+      this.#questions++
+      const asked = Effect.map(this.#redis.send<unknown>("ECHO", text), (reply) => {
+        if (reply === text) return "own"
+        this.#leave()
+        return "foreign"
+      })
+      return Effect.ensuring(asked, Effect.sync(() => this.#questions--))
+    })
+  }
+
+  /** Hears what became of a command that nobody waits for any more. */
+  #hear(exit: Exit.Exit<unknown, RedisError> | undefined): void {
+    if (exit?._tag === "Success" && typeof exit.value === "string" && exit.value.startsWith(this.#mark)) this.#leave()
+  }
+
+  /** Has Redis end the connection. What is on its way fails, and the client connects again. */
+  #leave(): void {
+    if (this.#isLeaving) return
+    this.#isLeaving = true
+    const left = Effect.ensuring(
+      Effect.ignoreCause(this.#redis.send("QUIT")),
+      Effect.sync(() => {
+        this.#isLeaving = false
+      })
+    )
+    Effect.runFork(Effect.forkIn(left, this.#scope, { startImmediately: true }))
   }
 }
 

@@ -69,7 +69,12 @@ export class RedisStore implements Store {
       const offset = this.#offset
       if (offset === undefined) return Effect.flatMap(this.#learnTime, () => this.get(key))
       const command = this.#commands.send(this.#redis.send<unknown>("GET", `${this.#options.prefix}e:${key}`))
-      return Effect.map(command, (value) => typeof value === "string" ? parse(value, offset) : undefined)
+      return Effect.flatMap(command, (value) => {
+        if (value === null) return nothing
+        const found = typeof value === "string" ? parse(value, offset) : foreign
+        // Somebody has written into our keys, or the reply is another command's.
+        return found.key === key ? Effect.succeed(found) : Effect.as(this.#commands.suspect, found)
+      })
     })
   }
 
@@ -278,10 +283,15 @@ export class RedisStore implements Store {
 
 const envelope = /^1 (\d+) (\d+) /
 
-const parse = (value: string, offset: number): Entry | undefined => {
+// No key is empty, so this is taken for what it is: not the entry that was asked for.
+const foreign: Entry = { key: "", text: "", freshUntil: 0, keepUntil: 0 }
+
+const nothing: Effect.Effect<undefined> = Effect.succeed(undefined)
+
+const parse = (value: string, offset: number): Entry => {
   const end = value.indexOf("\n")
   const head = envelope.exec(value)
-  if (head === null || end === -1) return { key: "", text: "", freshUntil: 0, keepUntil: 0 }
+  if (head === null || end === -1) return foreign
   const [key, ...labels] = value.slice(head[0].length, end).split("\t")
   return {
     key: key!,
