@@ -16,7 +16,7 @@ import { monotonicMillis } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
 import { refusal } from "../internal/refusal.ts"
 import { Buckets, shared } from "./internal/buckets.ts"
-import { type Debt, Owed } from "./internal/owed.ts"
+import { Owed } from "./internal/owed.ts"
 import * as Asking from "./internal/redisAsking.ts"
 import * as Scripts from "./internal/redisScripts.ts"
 import { LimitStoreUnavailable, type RateLimitError, rateLimitError } from "./RateLimitError.ts"
@@ -86,12 +86,12 @@ const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore
   let ahead = Number.MAX_SAFE_INTEGER / 1000
 
   const giveBack = (given: ReadonlyArray<string>): Effect.Effect<void> =>
-    Effect.asVoid(ask(
-      () => Scripts.run(redis, refundScript, given),
-      (reply) => typeof reply === "number" ? [reply] : undefined,
-      () => Effect.void,
-      () => {}
-    ))
+    ask({
+      send: () => ({ reply: Scripts.run(redis, refundScript, given), lost: () => {} }),
+      read: (reply) => typeof reply === "number" ? [reply] : undefined,
+      late: () => Effect.void,
+      then: () => Effect.void
+    })
 
   const decideHere = (takes: ReadonlyArray<Take>, maxWaitMillis: number, spend: boolean, now: number): number => {
     if (!spend) return local.decide(takes, maxWaitMillis, now)
@@ -106,52 +106,47 @@ const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore
     takes: ReadonlyArray<Take>,
     maxWaitMillis: number,
     spend: boolean
-  ): Effect.Effect<number, RateLimitError> =>
-    takes.length === 0 ? Effect.succeed(0) : Effect.withFiber((fiber) => {
-      let debts: ReadonlyArray<Debt | undefined> | undefined
-      return Effect.flatMap(
-        ask(
-          () => {
-            debts = owed.collect(takes, monotonicMillis(fiber))
-            return Scripts.run(
-              redis,
-              consumeScript,
-              Scripts.consumeArguments(prefix, takes, maxWaitMillis, spend, debts, ahead)
-            )
-          },
-          (reply) => Scripts.readReply(reply, takes.length),
-          // The call was decided without this answer, so what it spent is given back.
-          (reply) => {
-            const copies = takes.map((take) => new Take(take.shape, take.key, take.cost))
-            return Scripts.settle(copies, reply, spend) !== refused && spend
-              ? Effect.asVoid(Effect.exit(Scripts.run(redis, refundScript, Scripts.refundArguments(prefix, copies))))
-              : Effect.void
-          },
-          () => {
+  ): Effect.Effect<number, RateLimitError> => {
+    if (takes.length === 0) return Effect.succeed(0)
+    return ask({
+      send: (now) => {
+        const debts = owed.collect(takes, now)
+        const given = Scripts.consumeArguments(prefix, takes, maxWaitMillis, spend, debts, ahead)
+        return {
+          reply: Scripts.run(redis, consumeScript, given),
+          lost: () => {
             if (debts !== undefined) owed.putBack(takes, debts)
           }
-        ),
-        (reply) => {
-          const now = monotonicMillis(fiber)
-          if (reply !== undefined) {
-            const wait = Scripts.settle(takes, reply, spend)
-            if (onStoreError === "local") {
-              ahead = Scripts.aheadOf(reply, now)
-              local.learn(takes, now, owed)
-            }
-            return Effect.succeed(wait)
-          }
-          switch (onStoreError) {
-            case "refuse":
-              return Effect.fail(unavailable)
-            case "allow":
-              return Effect.succeed(0)
-            case "local":
-              return Effect.succeed(decideHere(takes, maxWaitMillis, spend, now))
-          }
         }
-      )
+      },
+      read: (reply) => Scripts.readReply(reply, takes.length),
+      // The call was decided without this answer, so what it spent is given back.
+      late: (reply) => {
+        const copies = takes.map((take) => new Take(take.shape, take.key, take.cost))
+        return Scripts.settle(copies, reply, spend) !== refused && spend
+          ? Effect.asVoid(Effect.exit(Scripts.run(redis, refundScript, Scripts.refundArguments(prefix, copies))))
+          : Effect.void
+      },
+      then: (reply, now) => {
+        if (reply !== undefined) {
+          const wait = Scripts.settle(takes, reply, spend)
+          if (onStoreError === "local") {
+            ahead = Scripts.aheadOf(reply, now)
+            local.learn(takes, now, owed)
+          }
+          return Effect.succeed(wait)
+        }
+        switch (onStoreError) {
+          case "refuse":
+            return Effect.fail(unavailable)
+          case "allow":
+            return Effect.succeed(0)
+          case "local":
+            return Effect.succeed(decideHere(takes, maxWaitMillis, spend, now))
+        }
+      }
     })
+  }
 
   return {
     consume: (takes, maxWaitMillis) => decide(takes, maxWaitMillis, true),

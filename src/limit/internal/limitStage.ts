@@ -23,12 +23,6 @@ export interface Settings {
   readonly refundHits: boolean
 }
 
-/** What one call has been given, until its finalizer has seen how it ended. */
-interface Hold {
-  takes: ReadonlyArray<Take>
-  started: boolean
-}
-
 /** The limits of a program, kept in `store`. */
 export const fromSettings = (settings: Settings, store: RateLimitStore["Service"]): RateLimit["Service"] => {
   const { maxWaitMillis, refundHits } = settings
@@ -73,36 +67,37 @@ export const fromSettings = (settings: Settings, store: RateLimitStore["Service"
     call: ToolCall,
     next: Effect.Effect<A, E1, R>
   ): Effect.Effect<A, E1 | RateLimitError, R> =>
-    Effect.suspend(() => {
-      const hold: Hold = { takes: [], started: false }
+    Effect.withFiber((fiber): Effect.Effect<A, E1 | RateLimitError, R> => {
+      const takes = takesOf(plan(), call, fiber)
+      if (takes.length === 0) return next
+      let isHeld = false
+      let isStarted = false
       const start = Effect.suspend(() => {
-        hold.started = true
+        isStarted = true
         return next
       })
+      const admit = (wait: number): Effect.Effect<A, E1 | RateLimitError, R> => {
+        const error = settle(call, takes, wait)
+        if (error !== undefined) return Effect.fail(error)
+        isHeld = true
+        return wait === 0 ? start : Effect.flatMap(sleepUntil(monotonicMillis(fiber) + wait), () => start)
+      }
+      const decided = consumeUnsafe !== undefined
+        ? Effect.suspend(() => admit(consumeUnsafe(takes, maxWaitMillis, monotonicMillis(fiber))))
+        : Effect.flatMap(
+          // A step that has begun is finished, or its tokens could not be given back.
+          Effect.uninterruptible(Effect.matchEffect(store.consume(takes, maxWaitMillis), {
+            onFailure: (error) => Effect.fail(call.record.refuse("limited", error)),
+            onSuccess: (wait) => {
+              isHeld = wait !== refused
+              return Effect.succeed(wait)
+            }
+          })),
+          admit
+        )
       return Effect.onExitPrimitive(
-        Effect.withFiber((fiber): Effect.Effect<A, E1 | RateLimitError, R> => {
-          const takes = takesOf(plan(), call, fiber)
-          if (takes.length === 0) return start
-          const admit = (wait: number): Effect.Effect<A, E1 | RateLimitError, R> => {
-            const error = settle(call, takes, wait)
-            if (error !== undefined) return Effect.fail(error)
-            hold.takes = takes
-            return wait === 0 ? start : Effect.flatMap(sleepUntil(monotonicMillis(fiber) + wait), () => start)
-          }
-          if (consumeUnsafe !== undefined) return admit(consumeUnsafe(takes, maxWaitMillis, monotonicMillis(fiber)))
-          return Effect.flatMap(
-            // A step that has begun is finished, or its tokens could not be given back.
-            Effect.uninterruptible(Effect.map(store.consume(takes, maxWaitMillis), (wait) => {
-              if (wait !== refused) hold.takes = takes
-              return wait
-            })).pipe(Effect.mapError((error) => call.record.refuse("limited", error))),
-            admit
-          )
-        }),
-        () =>
-          hold.takes.length > 0 && (!hold.started || (refundHits && isHit(call)))
-            ? store.refund(hold.takes)
-            : undefined
+        decided,
+        () => isHeld && (!isStarted || (refundHits && isHit(call))) ? store.refund(takes) : undefined
       )
     })
 

@@ -24,13 +24,24 @@ interface Waiting {
   readonly settle: (reply: Reply, at: Fiber.Fiber<unknown, unknown>) => void
 }
 
-/** How one command is sent. The answer is `undefined` when there is none in time, or the command was not even sent. */
-export type Ask = (
-  command: () => Effect.Effect<unknown, Redis.RedisError>,
-  read: (reply: unknown) => Reply,
-  late: (reply: ReadonlyArray<number>) => Effect.Effect<void>,
-  lost: () => void
-) => Effect.Effect<Reply>
+/** A command on its way. `lost` hears that there will be no answer to it. */
+export interface Sent {
+  readonly reply: Effect.Effect<unknown, Redis.RedisError>
+  readonly lost: () => void
+}
+
+/**
+ * How one command is sent, and what follows on its answer, which is `undefined` when there is none in time or the command
+ * was not even sent. `late` hears of an answer for which nobody waits any more. `nowMillis` is the monotonic clock.
+ */
+export interface Question<A, E> {
+  readonly send: (nowMillis: number) => Sent
+  readonly read: (reply: unknown) => Reply
+  readonly late: (reply: ReadonlyArray<number>) => Effect.Effect<void>
+  readonly then: (reply: Reply, nowMillis: number) => Effect.Effect<A, E>
+}
+
+export type Ask = <A, E>(question: Question<A, E>) => Effect.Effect<A, E>
 
 export const make = ({ commandTimeout, maxPending, retryAfterMillis }: Settings): Ask => {
   let pending = 0
@@ -58,18 +69,16 @@ export const make = ({ commandTimeout, maxPending, retryAfterMillis }: Settings)
     return Effect.void
   })
 
-  // `late` hears of an answer for which nobody waits any more, `lost` that there will be none.
-  //
   // A command that has been sent cannot be taken back, so it runs by itself and is awaited for so long. The counters must
   // hear how that ended, hence no interruption in between.
-  return (command, read, late, lost) =>
-    Effect.uninterruptible(Effect.withFiber((fiber) => {
+  return <A, E>({ late, read, send, then }: Question<A, E>) =>
+    Effect.uninterruptible(Effect.withFiber((fiber): Effect.Effect<A, E> => {
       const now = monotonicMillis(fiber)
       const isDown = failures >= maxFailures
-      if (pending >= maxPending || (isDown && (asking || now < askAgainAt))) return Effect.succeed(undefined)
+      if (pending >= maxPending || (isDown && (asking || now < askAgainAt))) return then(undefined, now)
       pending += 1
       asking = isDown
-      return Effect.callback<Reply>((resume) => {
+      return Effect.callback<A, E>((resume) => {
         const run = Effect.runForkWith(fiber.context)
         const entry: Waiting = {
           deadline: now + commandTimeout,
@@ -78,21 +87,22 @@ export const make = ({ commandTimeout, maxPending, retryAfterMillis }: Settings)
             if (entry.isSettled) return
             entry.isSettled = true
             asking = false
+            const now = monotonicMillis(at)
             failures = reply === undefined ? failures + 1 : 0
-            if (reply === undefined) askAgainAt = monotonicMillis(at) + retryAfterMillis
-            resume(Effect.succeed(reply))
+            if (reply === undefined) askAgainAt = now + retryAfterMillis
+            resume(Effect.suspend(() => then(reply, now)))
           }
         }
         while (waiting.length > 0 && waiting[0]!.isSettled) waiting.shift()
         waiting.push(entry)
-        run(Effect.flatMap(Effect.exit(command()), (exit) => {
+        const sent = send(now)
+        run(sent.reply).addObserver((exit) => {
           pending -= 1
           const reply = exit._tag === "Success" ? read(exit.value) : undefined
-          if (reply === undefined) lost()
-          if (entry.isSettled) return reply === undefined ? Effect.void : late(reply)
-          entry.settle(reply, fiber)
-          return Effect.void
-        }))
+          if (reply === undefined) sent.lost()
+          if (!entry.isSettled) entry.settle(reply, fiber)
+          else if (reply !== undefined) run(late(reply))
+        })
         if (!isWatched) {
           isWatched = true
           run(watch)
