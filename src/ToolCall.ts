@@ -94,6 +94,26 @@ class ToolCallImpl<V extends Varies> implements ToolCall<V> {
   readonly #headers: RequestHeadersInput | undefined
   readonly #record: CallRecord = new CallRecord()
   #callId: string | undefined
+  #origin: ToolCall | undefined = undefined
+
+  /** Documented as `again`. */
+  static again<V extends Varies>(call: ToolCall<V>): ToolCall<V> {
+    const other = new ToolCallImpl(call.tool, call.input, {
+      action: call.action,
+      headers: call.headers,
+      callId: call.callId,
+      idempotencyKey: call.idempotencyKey
+    })
+    const { cacheKey, identity, limits, rule } = call.record
+    Object.assign(other.record, { cacheKey, identity, limits, rule })
+    other.#origin = call
+    return other
+  }
+
+  /** Documented as `originOf`. */
+  static originOf(call: ToolCall): ToolCall {
+    return call instanceof ToolCallImpl ? call.#origin ?? call : call
+  }
 
   constructor(tool: ToolMeta<any, V>, input: unknown, options: CallOptions | undefined) {
     this.tool = tool
@@ -152,6 +172,15 @@ export const start = <V extends Varies>(
 /** @internal The same call with a new record. Keeps a name that was given or has been read. */
 export const restart = <V extends Varies>(call: Options<V> | ToolCall<V>): ToolCall<V> =>
   new ToolCallImpl(call.tool, call.input, call)
+
+/**
+ * @internal The same call of the same caller, let in by the same rule, with a record for what becomes of it after the
+ * first one has been answered.
+ */
+export const again: <V extends Varies>(call: ToolCall<V>) => ToolCall<V> = ToolCallImpl.again
+
+/** @internal The call that a call made by `again` goes on with, or the call itself. */
+export const originOf: (call: ToolCall) => ToolCall = ToolCallImpl.originOf
 
 /** @internal The call without its caller: no headers, and a record that nobody has written to. */
 export const withoutCaller = <V extends Varies>(call: ToolCall<V>): ToolCall<V> =>

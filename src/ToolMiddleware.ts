@@ -20,6 +20,27 @@ import type { ToolMeta } from "./ToolMeta.ts"
 export type Around<out E> = <A, E1, R>(call: ToolCall, next: Effect.Effect<A, E1, R>) => Effect.Effect<A, E | E1, R>
 
 /**
+ * @internal A seat that may run the rest of the path once more after the call has ended, as a call of its own: `again`
+ * is what `next` would be for that call. It is there where a pipeline knows that the seat asks for it.
+ */
+export type AroundAgain<out E> = <A, E1, R>(
+  call: ToolCall,
+  next: Effect.Effect<A, E1, R>,
+  again?: ((call: ToolCall) => Effect.Effect<A, E1, R>) | undefined
+) => Effect.Effect<A, E | E1, R>
+
+const repeating = new WeakSet<object>()
+
+/** @internal Has pipelines give a seat its `again`. Others have none, since it costs every call something. */
+export const withAgain = <E>(around: AroundAgain<E>): Around<E> => {
+  repeating.add(around)
+  return around
+}
+
+/** @internal */
+export const asksForAgain = (around: AroundAgain<unknown>): boolean => repeating.has(around)
+
+/**
  * A stage that may add `E` to a call's errors and gives the handler the services `Provides`.
  *
  * - `forTool`: called once per tool. Resolve policy, name metrics, precompute there; return what runs per call.

@@ -192,38 +192,48 @@ const forgetCaller = (context: Context.Context<any>): Context.Context<any> =>
 
 const compile = (stages: ReadonlyArray<ToolMiddleware.ToolMiddleware<any, any>>, tool: ToolMeta): Path => {
   // Innermost first, the order in which effects are put around each other.
-  const around: Array<ToolMiddleware.Around<any>> = []
+  const around: Array<ToolMiddleware.AroundAgain<any>> = []
+  const repeats: Array<boolean> = []
   let problem: { readonly thrown: unknown } | undefined = undefined
   const add = (seatOf: (tool: ToolMeta) => ToolMiddleware.Around<any>): void => {
     try {
       const seat = seatOf(tool)
-      if (!ToolMiddleware.isPassthrough(seat)) around.push(seat)
+      if (ToolMiddleware.isPassthrough(seat)) return
+      around.push(seat)
+      repeats.push(ToolMiddleware.asksForAgain(seat))
     } catch (thrown) {
       // In its place, so that the stages further out see and record what every call of the tool comes to.
       problem ??= { thrown }
       around.push(() => Effect.die(thrown))
+      repeats.push(false)
     }
   }
   for (const stage of stages.toReversed()) if (stage.forExecution !== undefined) add(stage.forExecution)
   for (const stage of stages.toReversed()) add(stage.forTool)
   const isForEveryone = tool.varies === "everyone"
-  const run: Path["run"] = (call, handler) => {
+  const build = (
+    call: ToolCall.ToolCall,
+    handler: (call: ToolCall.ToolCall) => Effect.Effect<any, any, any>,
+    seats: number
+  ): Effect.Effect<any, any, any> => {
     let path: Effect.Effect<any, any, any> = Effect.suspend(() => {
       call.record.attempts += 1
       return isForEveryone
         ? Effect.updateContext(Effect.suspend(() => handler(ToolCall.withoutCaller(call))), forgetCaller)
         : handler(call)
     })
-    for (let i = 0; i < around.length; i++) {
+    for (let i = 0; i < seats; i++) {
       try {
-        path = around[i]!(call, path)
+        path = repeats[i]!
+          ? around[i]!(call, path, (other) => build(other, handler, i))
+          : around[i]!(call, path)
       } catch (thrown) {
         path = Effect.die(thrown)
       }
     }
     return path
   }
-  return { run, problem }
+  return { run: (call, handler) => build(call, handler, around.length), problem }
 }
 
 const fromStages = <E, Provides>(

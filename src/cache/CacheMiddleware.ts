@@ -120,9 +120,15 @@ export const layer: Layer.Layer<CacheMiddleware, never, ToolCache> = Layer.effec
           }
         }
         const path = new CachedPath(engine, plan, tool, scope, CacheMode)
-        return write === undefined
-          ? (call, next) => path.around(call, next)
-          : (call, next) => path.around(call, invalidating(engine, tool, write, call, next))
+        const around: ToolMiddleware.AroundAgain<never> = write === undefined
+          ? (call, next, again) => path.around(call, next, again)
+          : (call, next, again) =>
+            path.around(
+              call,
+              invalidating(engine, tool, write, call, next),
+              again && ((other) => invalidating(engine, tool, write, other, again(other)))
+            )
+        return plan.revalidateMillis === 0 ? around : ToolMiddleware.withAgain(around)
       },
       explain: (tool) => explain(engine, policy, tool)
     })

@@ -437,6 +437,40 @@ describe("CacheMiddleware", () => {
         assert.strictEqual(yield* call, 3)
       }).pipe(Effect.provide(cached())))
 
+    it.effect("writes nothing of a refresh into the record of the call whose answer was stale", () => {
+      const records: Array<CallRecord.CallRecord> = []
+      return Effect.gen(function*() {
+        const p = yield* pipelineOf
+        const calls: Array<ToolCall.ToolCall> = []
+        const down = new ResilienceError.ResilienceError({
+          reason: new ResilienceError.BulkheadFull({ name: "x", retryAfter: Duration.seconds(1) })
+        })
+        const guarded = p.wrap(swr, (_, call) =>
+          Effect.suspend(() => {
+            calls.push(call)
+            call.record.dependency = `run ${calls.length}`
+            return calls.length === 1
+              ? Effect.succeed({ isError: false })
+              : Effect.fail(call.record.refuse("rejected", down))
+          }))
+        const call = as(alice)(guarded(1))
+        yield* call
+        yield* TestClock.adjust("11 seconds")
+        yield* call
+        const told = structuredClone({ ...records[1]! })
+        yield* TestClock.adjust("1 millis")
+        assert.strictEqual(calls.length, 2)
+        assert.deepStrictEqual(structuredClone({ ...records[1]! }), told)
+        assert.deepInclude(told, { outcome: "stale", attempts: 0, dependency: undefined, refusedBy: undefined })
+        // The handler sees the call that it was, made by whom it was.
+        const [first, second] = calls
+        assert.notStrictEqual(second!.record, records[1])
+        assert.strictEqual(second!.input, first!.input)
+        assert.deepInclude(second!.record, { attempts: 1, cacheKey: told.cacheKey, refusedAs: "rejected" })
+        assert.strictEqual(records.length, 2)
+      }).pipe(Effect.provide(cached({ records })))
+    })
+
     it.effect("ends a refresh with the layer's scope", () =>
       Effect.gen(function*() {
         let interrupted = 0

@@ -6,7 +6,7 @@ import type * as Fiber from "effect/Fiber"
 import type { Outcome } from "../../CallRecord.ts"
 import { CurrentPeer } from "../../internal/currentPeer.ts"
 import { monotonicMillisOf } from "../../internal/monotonic.ts"
-import type { ToolCall } from "../../ToolCall.ts"
+import { originOf, type ToolCall } from "../../ToolCall.ts"
 import type { ToolMeta } from "../../ToolMeta.ts"
 import type { Around } from "../../ToolMiddleware.ts"
 import type { AuditError } from "../AuditError.ts"
@@ -230,28 +230,29 @@ const required = (settings: Settings): Seat => {
 
   const decided = <A, E1, R>(
     entry: Entry,
+    call: ToolCall,
     then: () => Effect.Effect<A, E1, R>
   ): Effect.Effect<A, E1 | AuthError.AuthError, R> =>
     Effect.matchEffect(entry.decide(), {
-      onFailure: (error): Effect.Effect<A, E1 | AuthError.AuthError, R> => unrecorded(entry.call, error),
+      onFailure: (error): Effect.Effect<A, E1 | AuthError.AuthError, R> => unrecorded(call, error),
       onSuccess: then
     })
 
   return {
     beforeExecution: <A, E1, R>(call: ToolCall, next: Effect.Effect<A, E1, R>) =>
       Effect.suspend((): Effect.Effect<A, E1 | AuthError.AuthError, R> => {
-        const entry = later.get(call)
-        return entry === undefined ? next : decided(entry, () => next)
+        const entry = later.get(originOf(call))
+        return entry === undefined ? next : decided(entry, call, () => next)
       }),
     around: (stage) => <A, E1, R>(call: ToolCall, next: Effect.Effect<A, E1, R>) =>
       Effect.withFiber((fiber): Effect.Effect<A, E1 | AuthError.AuthError, R> => {
         const entry = new Entry(settings, call, fiber)
         const admitted = Effect.suspend((): Effect.Effect<A, E1 | AuthError.AuthError, R> => {
           entry.admit()
-          if (!settings.recording.isRepeating(entry.toRecord("decision"))) return decided(entry, () => next)
+          if (!settings.recording.isRepeating(entry.toRecord("decision"))) return decided(entry, call, () => next)
           later.set(call, entry)
           // An answer that no handler gave must not get out unrecorded either.
-          return Effect.flatMap(next, (answer) => decided(entry, () => Effect.succeed(answer)))
+          return Effect.flatMap(next, (answer) => decided(entry, call, () => Effect.succeed(answer)))
         })
         return Effect.onExitPrimitive(stage(call, admitted), (exit) => entry.endRequired(exit))
       })

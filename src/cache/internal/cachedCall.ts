@@ -25,7 +25,6 @@ export class CachedCall implements Caller {
   readonly next: Effect.Effect<unknown, unknown, unknown>
   readonly identity: Identity
   readonly landings: number | undefined
-  readonly inBackground: boolean
   readonly isForced: boolean
 
   constructor(
@@ -35,7 +34,7 @@ export class CachedCall implements Caller {
     next: Effect.Effect<unknown, unknown, unknown>,
     identity: Identity,
     landings: number | undefined,
-    kind: "asked" | "forced" | "background" = "asked"
+    isForced = false
   ) {
     this.path = path
     this.fiber = fiber
@@ -43,8 +42,7 @@ export class CachedCall implements Caller {
     this.next = next
     this.identity = identity
     this.landings = landings
-    this.inBackground = kind === "background"
-    this.isForced = kind === "forced"
+    this.isForced = isForced
   }
 
   get record(): CallRecord {
@@ -71,15 +69,15 @@ export class CachedCall implements Caller {
     const value = this.path.decode(text)
     if (value === corrupt) return this.alone
     this.path.engine.counters.coalesced++
-    this.#status("coalesced")
+    this.record.cache = "coalesced"
     return Effect.succeed(value)
   }
 
   fail(cause: Cause.Cause<unknown>, leader: CallRecord | undefined): Effect.Effect<never, unknown> {
     this.path.engine.counters.coalesced++
-    this.#status("coalesced")
+    this.record.cache = "coalesced"
     // The refusal is this call's as much as the leader's.
-    if (leader !== undefined && !this.inBackground) {
+    if (leader !== undefined) {
       this.record.refusedBy = leader.refusedBy
       this.record.refusedAs = leader.refusedAs
       this.record.dependency = leader.dependency
@@ -94,14 +92,9 @@ export class CachedCall implements Caller {
     })
   }
 
-  // The record of a stale answer's call says stale, whatever becomes of the refresh.
-  #status(status: "miss" | "hit" | "coalesced"): void {
-    if (!this.inBackground) this.record.cache = status
-  }
-
   #missed(): void {
     this.path.engine.counters.misses++
-    this.#status("miss")
+    this.record.cache = "miss"
   }
 
   #lookAgain(flight: Flight, otherwise: () => Effect.Effect<unknown, unknown, unknown>) {
@@ -116,7 +109,7 @@ export class CachedCall implements Caller {
         if (value === corrupt) return otherwise()
         engine.flights.publish(flight, entry.text)
         engine.counters.hits++
-        this.#status("hit")
+        this.record.cache = "hit"
         return Effect.succeed(value)
       }
     )

@@ -5,7 +5,7 @@ import type * as Scope from "effect/Scope"
 import type { Identity } from "../../auth/Identity.ts"
 import type { CallRecord } from "../../CallRecord.ts"
 import { monotonicMillis } from "../../internal/monotonic.ts"
-import type { ToolCall } from "../../ToolCall.ts"
+import * as ToolCall from "../../ToolCall.ts"
 import type { ToolMeta } from "../../ToolMeta.ts"
 import type { ToolCachePolicy, ToolPlan } from "../CachePolicy.ts"
 import type { Entry } from "../CacheStore.ts"
@@ -43,7 +43,11 @@ export class CachedPath {
     this.mode = mode
   }
 
-  around<A, E, R>(call: ToolCall, next: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+  around<A, E, R>(
+    call: ToolCall.ToolCall,
+    next: Effect.Effect<A, E, R>,
+    again: ((call: ToolCall.ToolCall) => Effect.Effect<A, E, R>) | undefined
+  ): Effect.Effect<A, E, R> {
     return Effect.withFiber((fiber) => {
       const { counters, store } = this.engine
       const record = call.record
@@ -66,10 +70,10 @@ export class CachedPath {
       if (mode === "refresh") {
         // Who asks for a new answer must not be given, nor have stored over it, one that was begun before.
         this.engine.flights.detach((flight) => flight.key === key)
-        return this.#fly(key, new CachedCall(this, fiber, call, next, identity, undefined, "forced"))
+        return this.#fly(key, new CachedCall(this, fiber, call, next, identity, undefined, true))
       }
       const landings = this.engine.landings
-      const found = (entry: Entry | undefined) => this.#found(fiber, call, next, key, identity, landings, entry)
+      const found = (entry: Entry | undefined) => this.#found(fiber, call, next, again, key, identity, landings, entry)
       return Effect.matchCauseEffect(store.get(key), {
         onSuccess: found,
         onFailure: (cause) => Effect.flatMap(this.engine.failed(cause), found)
@@ -79,8 +83,9 @@ export class CachedPath {
 
   #found<A, E, R>(
     fiber: Fiber.Fiber<unknown, unknown>,
-    call: ToolCall,
+    call: ToolCall.ToolCall,
     next: Effect.Effect<A, E, R>,
+    again: ((call: ToolCall.ToolCall) => Effect.Effect<A, E, R>) | undefined,
     key: string,
     identity: Identity,
     landings: number,
@@ -103,7 +108,7 @@ export class CachedPath {
       if (value === corrupt) return this.#fly(key, new CachedCall(this, fiber, call, next, identity, landings))
       counters.stale++
       call.record.cache = "stale"
-      return this.#revalidate(key, call, next, identity, value as A)
+      return this.#revalidate(key, call, next, again, identity, value as A)
     }
     const flown = this.#fly<A, E, R>(key, new CachedCall(this, fiber, call, next, identity, landings))
     return this.plan.errorMillis === 0
@@ -118,7 +123,7 @@ export class CachedPath {
   // Read again, long after the call began: the answer may be too old by now, or invalidated.
   #staleOr<A, E>(
     fiber: Fiber.Fiber<unknown, unknown>,
-    call: ToolCall,
+    call: ToolCall.ToolCall,
     key: string,
     error: E
   ): Effect.Effect<A, E> {
@@ -143,11 +148,13 @@ export class CachedPath {
     return this.engine.flights.join(key, caller)
   }
 
-  // The fiber inherits the caller's context, so the refresh runs as the caller whose answer was past its time.
+  // The fiber inherits the caller's context, so the refresh runs as the caller whose answer was past its time. It is a
+  // call of its own: what becomes of it is not part of what that caller was told.
   #revalidate<A, E, R>(
     key: string,
-    call: ToolCall,
+    call: ToolCall.ToolCall,
     next: Effect.Effect<A, E, R>,
+    again: ((call: ToolCall.ToolCall) => Effect.Effect<A, E, R>) | undefined,
     identity: Identity,
     value: A
   ): Effect.Effect<A, never, R> {
@@ -156,7 +163,9 @@ export class CachedPath {
     const refresh = Effect.withFiber((fiber) => {
       if (flights.byKey.has(key)) return Effect.void
       counters.refreshes++
-      return this.#fly<A, E, R>(key, new CachedCall(this, fiber, call, next, identity, undefined, "background"))
+      const other = ToolCall.again(call)
+      const run = again === undefined ? next : again(other)
+      return this.#fly<A, E, R>(key, new CachedCall(this, fiber, other, run, identity, undefined))
     })
     return Effect.as(Effect.forkIn(Effect.ignoreCause(refresh), this.scope), value)
   }
