@@ -2,7 +2,8 @@
  * Serves the program's metrics to Prometheus: `GET /metrics` on any `HttpRouter`.
  *
  * All Effect metrics of the program are served, not ours alone. Dotted names get underscores, units become base units
- * (`_seconds`, `_bytes`), counters end in `_total`. Whatever metrics and labels are called and hold, the answer is valid.
+ * (`_seconds`, `_bytes`), counters end in `_total`. Whatever metrics and labels are called and hold, the answer is valid, and what looks
+ * like a secret goes through `Redaction`.
  *
  * @since 0.1.0
  */
@@ -17,6 +18,7 @@ import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as Check from "../internal/options.ts"
 import { type Format, makeRenderer } from "./internal/prometheusText.ts"
+import * as Redaction from "./Redaction.ts"
 
 /**
  * What `layer` takes.
@@ -24,7 +26,8 @@ import { type Format, makeRenderer } from "./internal/prometheusText.ts"
  * - `path`: where. Default `/metrics`.
  * - `prefix`: put before every name. Default none.
  * - `maxSeries`: most series of one metric; the others are added up in a series `otel_metric_overflow="true"`. Default
- *   1000.
+ *   1000. Of a frequency each word counts.
+ * - `redact`: more sensitive names of labels, beside those of `Redaction`.
  * - `guard`: who may read. What is not let in, also when the guard itself breaks, gets 403. Default: everybody.
  *
  * @category options
@@ -34,6 +37,7 @@ export interface Options {
   readonly path?: `/${string}` | undefined
   readonly prefix?: string | undefined
   readonly maxSeries?: number | undefined
+  readonly redact?: ReadonlyArray<string> | undefined
   readonly guard?: ((request: HttpServerRequest.HttpServerRequest) => Effect.Effect<boolean>) | undefined
 }
 
@@ -47,12 +51,22 @@ export interface ConfigOptions {
   readonly path?: `/${string}` | undefined
   readonly prefix?: string | undefined
   readonly maxSeries?: number | undefined
+  readonly redact?: ReadonlyArray<string> | undefined
 }
 
 const contentTypes: Readonly<Record<Format, string>> = {
   prometheus: "text/plain; version=0.0.4; charset=utf-8",
   openmetrics: "application/openmetrics-text; version=1.0.0; charset=utf-8"
 }
+
+const rendererOf = (where: string, options: Pick<Options, "prefix" | "maxSeries" | "redact">) =>
+  makeRenderer({
+    prefix: options.prefix ?? "",
+    maxSeries: Check.integer(where, "maxSeries", options.maxSeries ?? 1000, 1),
+    redaction: options.redact === undefined || options.redact.length === 0
+      ? Redaction.standard
+      : Redaction.make({ keys: options.redact })
+  })
 
 /**
  * Makes an effect that writes the metrics of the fiber's registry out.
@@ -61,13 +75,9 @@ const contentTypes: Readonly<Record<Format, string>> = {
  * @since 0.1.0
  */
 export const make = (
-  options?: Pick<Options, "prefix" | "maxSeries">
+  options?: Pick<Options, "prefix" | "maxSeries" | "redact">
 ): (format?: "prometheus" | "openmetrics") => Effect.Effect<string> => {
-  const where = "PrometheusRoutes.make"
-  const render = makeRenderer({
-    prefix: options?.prefix ?? "",
-    maxSeries: Check.integer(where, "maxSeries", options?.maxSeries ?? 1000, 1)
-  })
+  const render = rendererOf("PrometheusRoutes.make", options ?? {})
   return (format = "prometheus") => Effect.withFiber((fiber) => Effect.succeed(render(fiber.context, format)))
 }
 
@@ -102,11 +112,8 @@ const formatFor = (request: HttpServerRequest.HttpServerRequest): Format =>
  */
 export const layer = (options: Options = {}): Layer.Layer<never, never, HttpRouter.HttpRouter> => {
   const where = "PrometheusRoutes.layer"
-  Check.known(where, options, ["path", "prefix", "maxSeries", "guard"])
-  const render = makeRenderer({
-    prefix: options.prefix ?? "",
-    maxSeries: Check.integer(where, "maxSeries", options.maxSeries ?? 1000, 1)
-  })
+  Check.known(where, options, ["path", "prefix", "maxSeries", "redact", "guard"])
+  const render = rendererOf(where, options)
   const guard = options.guard
   return HttpRouter.use((router) =>
     Effect.withFiber((fiber) => {

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer, Metric } from "effect"
+import { Context, Effect, Layer, Logger, Metric } from "effect"
 import { PrometheusRoutes, ToolMetrics } from "effect-toolops/observe"
-import { HttpRouter } from "effect/http"
+import { HttpRouter, HttpServerResponse } from "effect/http"
 import { hostileContext, parseExposition } from "./exposition.ts"
 
 const empty = (): Context.Context<never> => Context.make(Metric.MetricRegistry, new Map())
@@ -12,13 +12,18 @@ const rendered = (context: Context.Context<never>, options?: Parameters<typeof P
 /** Serves the metrics of a context and asks for them. */
 const served = (
   context: Context.Context<never>,
-  f: (get: (init?: RequestInit) => Promise<Response>) => Promise<void>,
-  options?: PrometheusRoutes.Options
+  f: (get: (init?: RequestInit, path?: string) => Promise<Response>) => Promise<void>,
+  options?: PrometheusRoutes.Options,
+  others: Layer.Layer<never, never, HttpRouter.HttpRouter> = Layer.empty
 ) =>
   Effect.promise(async () => {
-    const routes = PrometheusRoutes.layer(options).pipe(Layer.provide(Layer.effectContext(Effect.succeed(context))))
-    const { dispose, handler } = HttpRouter.toWebHandler(routes, { disableLogger: true })
-    await f((init) => handler(new Request(`http://localhost${options?.path ?? "/metrics"}`, init)))
+    const routes = Layer.merge(PrometheusRoutes.layer(options), others).pipe(
+      Layer.provide(Layer.effectContext(Effect.succeed(context)))
+    )
+    const { dispose, handler } = HttpRouter.toWebHandler(routes)
+    await f(
+      (init, path = options?.path ?? "/metrics") => handler(new Request(`http://localhost${path}`, init), context)
+    )
     await dispose()
   })
 
@@ -67,8 +72,13 @@ plain_total 1
     const context = hostileContext()
     const samples = parseExposition(rendered(context))
     let expected = 0
-    for (const { state, type } of Metric.snapshotUnsafe(context)) {
-      expected += type === "Histogram"
+    for (const { id, state, type } of Metric.snapshotUnsafe(context)) {
+      // Boundaries and quantiles that would be written alike are one, and NaN is none.
+      expected += id.endsWith(".bounds")
+        ? 6
+        : id.endsWith(".parts")
+        ? 3
+        : type === "Histogram"
         ? state.buckets.filter(([boundary]) => boundary !== Infinity).length + 3
         : type === "Summary"
         ? state.quantiles.length + 2
@@ -103,6 +113,15 @@ plain_total 1
       Metric.counter("c", { attributes }).updateUnsafe(2, context)
       Metric.histogram("h", { attributes, boundaries: [1] }).updateUnsafe(0.5, context)
     }
+    for (let i = 0; i < 25; i++) {
+      Metric.gauge("g", { attributes: { i: String(i), unit: "ms" } }).updateUnsafe(1000, context)
+      Metric.summaryWithTimestamp("s", {
+        attributes: { i: String(i) },
+        maxAge: "1 minute",
+        maxSize: 9,
+        quantiles: [0.5]
+      }).updateUnsafe([3, Date.now()], context)
+    }
     for (let i = 0; i < 25; i++) Metric.frequency("f").updateUnsafe(`w${i}`, context)
     const samples = parseExposition(rendered(context, { maxSeries: 10 }))
     const overflow = samples.filter((sample) => sample.labels["otel_metric_overflow"] === "true")
@@ -111,11 +130,161 @@ plain_total 1
       ["h_bucket", "+Inf", 15],
       ["h_sum", undefined, 7.5],
       ["h_count", undefined, 15],
+      ["g_seconds", undefined, 15],
+      ["s_sum", undefined, 45],
+      ["s_count", undefined, 15],
       ["f_total", undefined, 15]
     ])
     assert.strictEqual(samples.filter((sample) => sample.name === "c_total").length, 11)
     assert.strictEqual(samples.filter((sample) => sample.name === "f_total").length, 11)
   })
+
+  it("holds the samples of a metric of words to the bound, all its series together", () => {
+    const context = empty()
+    const bump = (series: number, word: string) =>
+      Metric.frequency("f", { attributes: { series: String(series) } }).updateUnsafe(word, context)
+    for (let i = 0; i < 30; i++) for (let j = 0; j < 30; j++) bump(i, `w${j}`)
+    const render = PrometheusRoutes.make({ maxSeries: 10 })
+    const samples = () => parseExposition(Effect.runSync(Effect.provideContext(render(), context)))
+    const first = samples()
+    assert.strictEqual(first.length, 11)
+    assert.deepStrictEqual(first.at(-1), { name: "f_total", labels: { otel_metric_overflow: "true" }, value: 890 })
+    // What was told once is told again: a series must not jump to another place and back.
+    bump(0, "new")
+    assert.deepStrictEqual(samples().slice(0, 10), first.slice(0, 10))
+    assert.strictEqual(samples().at(-1)?.value, 891)
+  })
+
+  it("tells what is no number as one that is not, and a boundary written twice once", () => {
+    const context = empty()
+    const notANumber: any = "12; drop"
+    Metric.gauge("g").updateUnsafe(notANumber, context)
+    Metric.gauge("k", { attributes: { odd: Object.create(null) } }).updateUnsafe(1, context)
+    Metric.histogram("h", { boundaries: [NaN, -Infinity, 2, 2] }).updateUnsafe(1, context)
+    Metric.summaryWithTimestamp("s", { maxAge: "1 minute", maxSize: 9, quantiles: [0.5, 0.5] })
+      .updateUnsafe([3, Date.now()], context)
+    assert.deepStrictEqual(rendered(context).split("\n").filter((line) => !line.startsWith("#")), [
+      "g NaN",
+      "k{odd=\"[unreadable]\"} 1",
+      "h_bucket{le=\"-Inf\"} 0",
+      "h_bucket{le=\"2\"} 1",
+      "h_bucket{le=\"+Inf\"} 1",
+      "h_sum 1",
+      "h_count 1",
+      "s{quantile=\"0.5\"} 3",
+      "s_sum 3",
+      "s_count 1",
+      ""
+    ])
+  })
+
+  it("has a name and a help where a metric has none, and no unit that is a member of every object", () => {
+    const context = empty()
+    Metric.counter("_total").updateUnsafe(1, context)
+    Metric.gauge("blank", { description: " \t " }).updateUnsafe(1, context)
+    Metric.counter("c", { attributes: { unit: "constructor" } }).updateUnsafe(1, context)
+    assert.deepStrictEqual(rendered(context).split("\n"), [
+      "# HELP __total _total",
+      "# TYPE __total counter",
+      "__total 1",
+      "# HELP blank blank",
+      "# TYPE blank gauge",
+      "blank 1",
+      "# HELP c_total c",
+      "# TYPE c_total counter",
+      "c_total 1",
+      ""
+    ])
+  })
+
+  it("keeps the label by which it tells equal series apart to itself", () => {
+    const context = empty()
+    for (const label of ["a.b", "a_b"]) {
+      Metric.counter("c", { attributes: { [label]: "1", duplicate: "x" } }).updateUnsafe(1, context)
+    }
+    assert.deepStrictEqual(parseExposition(rendered(context)).map(({ labels }) => ({ ...labels })), [
+      { a_b: "1", duplicate_2: "x" },
+      { a_b: "1", duplicate_2: "x", duplicate: "2" }
+    ])
+  })
+
+  it("tells no secret in names, helps, labels and words, and leaves the names of tools alone", () => {
+    const context = empty()
+    const attributes = { session_token: "canary", note: "Bearer canary", "tool.id": "secrets:list", iban: "canary" }
+    Metric.counter("Bearer canary", { attributes, description: "Bearer canary" }).updateUnsafe(1, context)
+    for (const word of ["password=canary", "password=canary2", "key"]) Metric.frequency("f").updateUnsafe(word, context)
+    const text = rendered(context, { redact: ["iban"] })
+    assert.notInclude(text, "canary")
+    assert.deepStrictEqual(parseExposition(text).map(({ labels, value }) => [{ ...labels }, value]), [
+      [{
+        iban: "<redacted>",
+        note: "Bearer <redacted>",
+        session_token: "<redacted>",
+        tool_id: "secrets:list"
+      }, 1],
+      [{ key: "password=<redacted>" }, 2],
+      [{ key: "key" }, 1]
+    ])
+  })
+
+  it("tells every unit in its base unit", () => {
+    const units: Record<string, readonly [name: string, value: string]> = {
+      s: ["m_seconds", "5"],
+      second: ["m_seconds", "5"],
+      seconds: ["m_seconds", "5"],
+      ms: ["m_seconds", "0.005"],
+      millisecond: ["m_seconds", "0.005"],
+      milliseconds: ["m_seconds", "0.005"],
+      us: ["m_seconds", "0.000005"],
+      microseconds: ["m_seconds", "0.000005"],
+      ns: ["m_seconds", "5e-9"],
+      nanoseconds: ["m_seconds", "5e-9"],
+      By: ["m_bytes", "5"],
+      byte: ["m_bytes", "5"],
+      bytes: ["m_bytes", "5"],
+      KiBy: ["m_bytes", "5120"],
+      MiBy: ["m_bytes", "5242880"],
+      "{call}": ["m", "5"]
+    }
+    for (const [unit, [name, value]] of Object.entries(units)) {
+      const context = empty()
+      Metric.gauge("m", { attributes: { unit } }).updateUnsafe(5, context)
+      assert.include(rendered(context), `\n${name} ${value}\n`)
+    }
+  })
+
+  it("puts the prefix before every name, and `exported_` before a label that Prometheus has for itself", () => {
+    const context = empty()
+    Metric.histogram("h", { boundaries: [1], attributes: { le: "x" } }).updateUnsafe(2, context)
+    const samples = parseExposition(rendered(context, { prefix: "my.app_" }))
+    assert.deepStrictEqual(samples.map(({ labels, name }) => [name, { ...labels }]), [
+      ["my_app_h_bucket", { exported_le: "x", le: "1" }],
+      ["my_app_h_bucket", { exported_le: "x", le: "+Inf" }],
+      ["my_app_h_sum", { exported_le: "x" }],
+      ["my_app_h_count", { exported_le: "x" }]
+    ])
+  })
+
+  it.effect("is neither kept by what is on the way nor told in the log of requests", () =>
+    Effect.gen(function*() {
+      const lines: Array<unknown> = []
+      const logger = Logger.make(({ message }) => lines.push(message))
+      const other = HttpRouter.add("GET", "/other", HttpServerResponse.empty())
+      const context = Context.merge(empty(), yield* Layer.build(Logger.layer([logger])))
+      yield* served(
+        context,
+        async (get) => {
+          await get({}, "/other")
+          assert.strictEqual(lines.length, 1)
+          const response = await get()
+          assert.strictEqual(response.headers.get("cache-control"), "no-store")
+          await response.text()
+          assert.strictEqual(lines.length, 1)
+        },
+        { prefix: "p_" },
+        other
+      )
+    }))
 
   it("leaves out a gauge that cannot be read, and nothing else", () => {
     const context = empty()
@@ -133,6 +302,12 @@ plain_total 1
   it.effect("answers in the text format, and in OpenMetrics when asked", () => {
     const context = empty()
     ToolMetrics.series(ToolMetrics.callTotal, { "tool.id": "a", outcome: "ok" })(1, context)
+    const quoting = empty()
+    Metric.gauge("g", { description: "a \"b\" \\ c" }).updateUnsafe(1, quoting)
+    const help = (format: "prometheus" | "openmetrics") =>
+      Effect.runSync(Effect.provideContext(PrometheusRoutes.make()(format), quoting)).split("\n")[0]
+    assert.strictEqual(help("prometheus"), "# HELP g a \"b\" \\\\ c")
+    assert.strictEqual(help("openmetrics"), "# HELP g a \\\"b\\\" \\\\ c")
     return served(context, async (get) => {
       const plain = await get()
       assert.strictEqual(plain.headers.get("content-type"), "text/plain; version=0.0.4; charset=utf-8")

@@ -86,7 +86,13 @@ export const hostileContext = (): Context.Context<never> => {
     "a_b_total",
     "up",
     "__proto__",
-    "otel_metric_overflow"
+    "otel_metric_overflow",
+    "duplicate",
+    "exported_le",
+    "_total",
+    "constructor",
+    "password",
+    "   "
   ]
   const attributes = Object.fromEntries(nasty.map((name, i) => [name, i % 3 === 0 ? `v"\\\n${name}\ud800` : ""]))
   for (const name of nasty) {
@@ -107,6 +113,21 @@ export const hostileContext = (): Context.Context<never> => {
       Metric.summaryWithTimestamp(name, { ...options, ...summary }).updateUnsafe([-1e-300, 0], context)
       for (const word of nasty) Metric.frequency(name, options).updateUnsafe(word, context)
     }
+    const odd: any = { unit: name, description: name }
+    Metric.counter(`${name}.unit`, { attributes: odd }).updateUnsafe(1, context)
+    Metric.gauge(`${name}.help`, { description: name }).updateUnsafe(1, context)
+    Metric.gauge(`${name}.value`).updateUnsafe(odd, context)
+    Metric.gauge(`${name}.label`, { attributes: { odd: Object.create(null) } }).updateUnsafe(1, context)
+    Metric.histogram(`${name}.bounds`, {
+      boundaries: [NaN, -Infinity, 1, 1, 1 + 2 ** -52, 0.5],
+      attributes: { unit: "ms" }
+    })
+      .updateUnsafe(0.7, context)
+    Metric.summaryWithTimestamp(`${name}.parts`, { maxAge: 60_000, maxSize: 10, quantiles: [0.5, 0.5] })
+      .updateUnsafe([1, 0], context)
+  }
+  for (const label of ["a.b", "a_b"]) {
+    Metric.counter("numbered", { attributes: { [label]: "1", duplicate: "x" } }).updateUnsafe(1, context)
   }
   return context
 }

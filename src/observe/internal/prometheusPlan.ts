@@ -1,4 +1,6 @@
 import type * as Metric from "effect/Metric"
+import type { Redaction } from "../Redaction.ts"
+import { scrubLabel, textOf } from "./metricScrub.ts"
 
 // Names and labels of the exposition, worked out once per set of metrics. Whatever metrics are called, what comes out is
 // valid: names are mended, families kept apart, and no two series of a family have the same labels.
@@ -13,6 +15,14 @@ export interface Family {
   readonly scale: number
   readonly overflowLabels: string
   readonly series: Array<Series>
+  /** How many more words may be told, all series together. Of frequencies alone. */
+  wordsLeft: number
+}
+
+export interface Options {
+  readonly prefix: string
+  readonly maxSeries: number
+  readonly redaction: Redaction
 }
 
 /** What is exposed, in order. */
@@ -65,11 +75,19 @@ const escapeLabel = (value: string): string =>
 const escapeHelp = (text: string): string =>
   text.toWellFormed().replaceAll("\\", "\\\\").replaceAll("\n", "\\n").replaceAll("\r", " ")
 
-const familyName = (metadata: Metadata, prefix: string): readonly [name: string, scale: number] => {
-  const unit = units[metadata.attributes?.["unit"] ?? metadata.attributes?.["time_unit"] ?? ""]
-  let name = metricName(prefix + metadata.id)
+const unitOf = (metadata: Metadata): string =>
+  textOf(metadata.attributes?.["unit"] ?? metadata.attributes?.["time_unit"] ?? "")
+
+const helpOf = (text: string | undefined, options: Options): string =>
+  escapeHelp(options.redaction.text(textOf(text ?? "")).trim())
+
+const familyName = (metadata: Metadata, options: Options): readonly [name: string, scale: number] => {
+  const spelt = unitOf(metadata)
+  const unit = Object.hasOwn(units, spelt) ? units[spelt] : undefined
+  let name = metricName(options.prefix + options.redaction.text(textOf(metadata.id)))
   const isCounter = types[metadata.type] === "counter"
-  if (isCounter) name = name.replace(/_total$/, "")
+  // OpenMetrics knows a counter by its name without the suffix, so something must be left.
+  if (isCounter) name = name.replace(/_total$/, "") || "_"
   if (unit !== undefined) name = name.replace(unit[2], "")
   if (unit !== undefined && !name.endsWith(unit[0])) name += unit[0]
   return [isCounter ? `${name}_total` : name, unit?.[1] ?? 1]
@@ -92,17 +110,17 @@ const numbered = (name: string, isCounter: boolean, n: number): string =>
   isCounter ? `${name.slice(0, -"_total".length)}_${n}_total` : `${name}_${n}`
 
 /** Labels of one series. `reserved` is the label that the type of metric has for itself. */
-const labelsOf = (metadata: Metadata, reserved: string | undefined): Array<string> => {
-  const taken = new Set<string>(["otel_metric_overflow"])
+const labelsOf = (metadata: Metadata, reserved: string | undefined, redaction: Redaction): Array<string> => {
+  const taken = new Set<string>(["otel_metric_overflow", "duplicate"])
   if (reserved !== undefined) taken.add(reserved)
   const out: Array<string> = []
   const attributes = metadata.attributes ?? {}
   for (const key of Object.keys(attributes).toSorted()) {
     if (key === "unit" || key === "time_unit") continue
-    const value = String(attributes[key])
+    const value = scrubLabel(key, attributes[key], redaction)
     // An empty label is the same as none.
     if (value === "") continue
-    const wanted = labelName(key)
+    const wanted = labelName(redaction.text(key))
     let name = wanted
     for (let n = 2; taken.has(name); n++) {
       name = n === 2 && wanted === reserved
@@ -117,6 +135,12 @@ const labelsOf = (metadata: Metadata, reserved: string | undefined): Array<strin
 
 const braces = (labels: ReadonlyArray<string>): string => labels.length === 0 ? "" : `{${labels.join(",")}}`
 
+/** A number as Prometheus writes it; whatever else it is, which types do not keep out, is none. */
+export const numberText = (value: unknown): string => {
+  if (typeof value === "bigint" || Number.isFinite(value)) return String(value)
+  return value === Infinity ? "+Inf" : value === -Infinity ? "-Inf" : "NaN"
+}
+
 /** One series, with its labels written out. */
 export class Series {
   readonly metadata: Metadata
@@ -124,50 +148,82 @@ export class Series {
   readonly labels: string
   readonly #list: ReadonlyArray<string>
   readonly #scale: number
-  readonly #maxWords: number
-  readonly #buckets = new Map<number, string>()
+  readonly #redaction: Redaction
+  readonly #words = new Map<string, string>()
+  #whole: string | undefined
+  #bounds: ReadonlyArray<number> = []
+  #boundLabels: ReadonlyArray<string | undefined> = []
 
   constructor(
     metadata: Metadata,
     list: ReadonlyArray<string>,
     scale: number,
     isOverflow: boolean,
-    maxWords: number
+    redaction: Redaction
   ) {
     this.metadata = metadata
     this.#list = list
     this.labels = braces(list)
     this.#scale = scale
     this.isOverflow = isOverflow
-    this.#maxWords = maxWords
+    this.#redaction = redaction
   }
 
-  /** The labels of the bucket up to `boundary`. */
-  bucket(boundary: number): string {
-    let labels = this.#buckets.get(boundary)
-    if (labels === undefined) {
+  /** The labels of the bucket that holds everything. */
+  get whole(): string {
+    return this.#whole ??= braces([...this.#list, "le=\"+Inf\""])
+  }
+
+  /** The labels of each bucket; none for one to leave out. */
+  buckets(of: ReadonlyArray<readonly [boundary: number, count: unknown]>): ReadonlyArray<string | undefined> {
+    return this.#bounded(of, (boundary) => {
+      if (boundary === Infinity || Number.isNaN(boundary)) return undefined
       const scaled = this.#scale === 1 ? boundary : Number((boundary * this.#scale).toPrecision(15))
-      labels = braces([...this.#list, `le="${scaled === Infinity ? "+Inf" : scaled}"`])
-      this.#buckets.set(boundary, labels)
-    }
-    return labels
+      return `le="${numberText(scaled)}"`
+    })
   }
 
-  quantile(quantile: number): string {
-    return braces([...this.#list, `quantile="${quantile}"`])
+  /** The labels of each quantile; none for one to leave out. */
+  quantiles(of: ReadonlyArray<readonly [quantile: number, value: unknown]>): ReadonlyArray<string | undefined> {
+    return this.#bounded(of, (quantile) => Number.isNaN(quantile) ? undefined : `quantile="${numberText(quantile)}"`)
   }
 
-  /** The words of a frequency with their labels; those beyond the bound as one. */
-  words(state: Metric.FrequencyState): Map<string, number> {
+  #bounded(
+    of: ReadonlyArray<readonly [number, unknown]>,
+    label: (bound: number) => string | undefined
+  ): ReadonlyArray<string | undefined> {
+    const bounds = this.#bounds
+    let isKnown = bounds.length === of.length
+    for (let i = 0; isKnown && i < of.length; i++) isKnown = Object.is(of[i]![0], bounds[i])
+    if (isKnown) return this.#boundLabels
+    this.#bounds = of.map(([bound]) => bound)
+    const labels = this.#bounds.map(label)
+    // Of those that are written alike the last one counts what the others do.
+    return this.#boundLabels = labels.map((each, i) =>
+      each === undefined || labels.includes(each, i + 1) ? undefined : braces([...this.#list, each])
+    )
+  }
+
+  /** The words of a frequency by their labels. What there is no room for in the family is left to `rest`. */
+  words(state: Metric.FrequencyState, family: Family, rest: (count: number) => void): Map<string, number> {
     const out = new Map<string, number>()
-    let rest = 0
     for (const [word, count] of state.occurrences) {
-      const labels = braces(word === "" ? this.#list : [...this.#list, `key="${escapeLabel(word)}"`])
-      const known = out.get(labels)
-      if (known !== undefined || out.size < this.#maxWords) out.set(labels, (known ?? 0) + count)
-      else rest += count
+      let labels = this.#words.get(word)
+      if (labels === undefined) {
+        const text = this.#redaction.text(word)
+        labels = braces(text === "" ? this.#list : [...this.#list, `key="${escapeLabel(text)}"`])
+        if (!out.has(labels)) {
+          if (family.wordsLeft <= 0) {
+            rest(count)
+            continue
+          }
+          family.wordsLeft--
+        }
+        // Once told, always told: a word that loses its place to another would look like one that has started again.
+        this.#words.set(word, labels)
+      }
+      out.set(labels, (out.get(labels) ?? 0) + count)
     }
-    if (rest > 0) out.set(braces([...this.#list, "otel_metric_overflow=\"true\""]), rest)
     return out
   }
 }
@@ -177,7 +233,7 @@ const reservedLabel = { Counter: undefined, Gauge: undefined, Histogram: "le", S
 /** Works out names and labels for all metrics of `registry`. */
 export const plan = (
   registry: Metric.MetricRegistry,
-  options: { readonly prefix: string; readonly maxSeries: number }
+  options: Options
 ): Plan => {
   const all = [...registry.values()]
   const families = new Map<string, Family>()
@@ -185,21 +241,21 @@ export const plan = (
   const labelsTaken = new Map<Family, Set<string>>()
   for (const metadata of all) {
     // Metrics of one name and type are one family, whatever they say of themselves otherwise.
-    const unit = metadata.attributes?.["unit"] ?? metadata.attributes?.["time_unit"] ?? ""
-    const id = JSON.stringify([metadata.id, metadata.type, unit])
+    const id = JSON.stringify([metadata.id, metadata.type, unitOf(metadata)])
     let family = families.get(id)
     if (family === undefined) {
-      family = makeFamily(metadata, options.prefix, taken)
+      family = makeFamily(metadata, options, taken)
       families.set(id, family)
       labelsTaken.set(family, new Set())
     }
-    const list = labelsOf(metadata, reservedLabel[metadata.type])
+    const list = labelsOf(metadata, reservedLabel[metadata.type], options.redaction)
     const known = labelsTaken.get(family)!
     const base = list.length
     for (let n = 2; known.has(braces(list)); n++) list[base] = `duplicate="${n}"`
     known.add(braces(list))
-    const isOverflow = family.series.length >= options.maxSeries
-    family.series.push(new Series(metadata, list, family.scale, isOverflow, options.maxSeries))
+    // Of frequencies the words are counted, and not what they are words of.
+    const isOverflow = family.series.length >= options.maxSeries && metadata.type !== "Frequency"
+    family.series.push(new Series(metadata, list, family.scale, isOverflow, options.redaction))
   }
   return {
     families: [...families.values()],
@@ -214,9 +270,9 @@ export const plan = (
   }
 }
 
-const makeFamily = (metadata: Metadata, prefix: string, taken: Set<string>): Family => {
+const makeFamily = (metadata: Metadata, options: Options, taken: Set<string>): Family => {
   const type = types[metadata.type]
-  const [wanted, scale] = familyName(metadata, prefix)
+  const [wanted, scale] = familyName(metadata, options)
   let name = wanted
   for (let n = 2; sampleNames(name, type).some((each) => taken.has(each)); n++) {
     name = numbered(wanted, type === "counter", n)
@@ -225,9 +281,10 @@ const makeFamily = (metadata: Metadata, prefix: string, taken: Set<string>): Fam
   return {
     name,
     type,
-    help: escapeHelp(metadata.description ?? "") || metadata.id.toWellFormed().replace(/[\\\r\n]/g, " ") || name,
+    help: helpOf(metadata.description, options) || helpOf(metadata.id, options) || name,
     scale,
     overflowLabels: "{otel_metric_overflow=\"true\"}",
-    series: []
+    series: [],
+    wordsLeft: options.maxSeries
   }
 }

@@ -1,27 +1,23 @@
 import * as Context from "effect/Context"
 import * as Metric from "effect/Metric"
 import type * as Plan from "./prometheusPlan.ts"
-import { plan } from "./prometheusPlan.ts"
+import { numberText, plan } from "./prometheusPlan.ts"
 
 /** Prometheus' own text, or the standardised one that newer scrapers ask for. */
 export type Format = "prometheus" | "openmetrics"
 
 type Merged = { value: number; count: number; sum: number }
 
-const number = (value: number | bigint): string =>
-  value === Infinity ? "+Inf" : value === -Infinity ? "-Inf" : String(value)
-
-const scaled = (value: number | bigint, scale: number): string =>
-  scale === 1 || typeof value === "bigint" ? number(value) : number(scaleNumber(value, scale))
+const scaled = (value: unknown, scale: number): string =>
+  scale === 1 || typeof value !== "number" ? numberText(value) : numberText(scaleNumber(value, scale))
 
 const scaleNumber = (value: number, scale: number): number =>
   scale === 1 ? value : Number((value * scale).toPrecision(15))
 
 /** Makes a renderer. What does not change between two scrapes (names, labels) is kept from one to the next. */
-export const makeRenderer = (options: {
-  readonly prefix: string
-  readonly maxSeries: number
-}): (context: Context.Context<never>, format: Format) => string => {
+export const makeRenderer = (
+  options: Plan.Options
+): (context: Context.Context<never>, format: Format) => string => {
   let current: Plan.Plan | undefined
   return (context, format) => {
     const registry = Context.get(context, Metric.MetricRegistry)
@@ -40,23 +36,30 @@ const renderFamily = (family: Plan.Family, context: Context.Context<never>, form
   let out = `# HELP ${name} ${format === "openmetrics" ? family.help.replaceAll("\"", "\\\"") : family.help}\n`
   out += `# TYPE ${name} ${family.type}\n`
   let overflow: Merged | undefined
+  const rest = (value: number) => {
+    overflow ??= { value: 0, count: 0, sum: 0 }
+    overflow.value += value
+  }
   for (const series of family.series) {
-    let state: unknown
     try {
-      state = series.metadata.hooks.get(context)
+      const state: unknown = series.metadata.hooks.get(context)
+      if (series.isOverflow) overflow = merge(overflow, series.metadata.type, state)
+      else out += renderSeries(family, series, state, rest)
     } catch {
       // A gauge that is read from somewhere else and cannot be read now.
-      continue
     }
-    if (series.isOverflow) overflow = merge(overflow, series.metadata.type, state)
-    else out += renderSeries(family, series, state)
   }
   return overflow === undefined ? out : out + renderOverflow(family, overflow)
 }
 
-const renderSeries = (family: Plan.Family, series: Plan.Series, state: unknown): string => {
+const renderSeries = (
+  family: Plan.Family,
+  series: Plan.Series,
+  state: unknown,
+  rest: (value: number) => void
+): string => {
   const { name, scale } = family
-  // The state has the shape that belongs to the metric's type.
+  // The state has the shape that belongs to the metric's type; what it holds may have come from anywhere.
   switch (series.metadata.type) {
     case "Counter":
       return `${name}${series.labels} ${scaled((state as Metric.CounterState<number>).count, scale)}\n`
@@ -64,25 +67,30 @@ const renderSeries = (family: Plan.Family, series: Plan.Series, state: unknown):
       return `${name}${series.labels} ${scaled((state as Metric.GaugeState<number>).value, scale)}\n`
     case "Frequency": {
       let out = ""
-      for (const [label, count] of series.words(state as Metric.FrequencyState)) out += `${name}${label} ${count}\n`
+      for (const [labels, count] of series.words(state as Metric.FrequencyState, family, rest)) {
+        out += `${name}${labels} ${numberText(count)}\n`
+      }
       return out
     }
     case "Histogram": {
       const { buckets, count, sum } = state as Metric.HistogramState
+      const labels = series.buckets(buckets)
       let out = ""
-      for (const [boundary, cumulated] of buckets) {
-        if (boundary !== Infinity) out += `${name}_bucket${series.bucket(boundary)} ${cumulated}\n`
+      for (let i = 0; i < buckets.length; i++) {
+        if (labels[i] !== undefined) out += `${name}_bucket${labels[i]} ${numberText(buckets[i]![1])}\n`
       }
-      out += `${name}_bucket${series.bucket(Infinity)} ${count}\n`
-      return `${out}${name}_sum${series.labels} ${scaled(sum, scale)}\n${name}_count${series.labels} ${count}\n`
+      return out + `${name}_bucket${series.whole} ${numberText(count)}\n` +
+        `${name}_sum${series.labels} ${scaled(sum, scale)}\n${name}_count${series.labels} ${numberText(count)}\n`
     }
     case "Summary": {
       const { count, quantiles, sum } = state as Metric.SummaryState
+      const labels = series.quantiles(quantiles)
       let out = ""
-      for (const [quantile, value] of quantiles) {
-        out += `${name}${series.quantile(quantile)} ${value === undefined ? "NaN" : scaled(value, scale)}\n`
+      for (let i = 0; i < quantiles.length; i++) {
+        if (labels[i] !== undefined) out += `${name}${labels[i]} ${scaled(quantiles[i]![1], scale)}\n`
       }
-      return `${out}${name}_sum${series.labels} ${scaled(sum, scale)}\n${name}_count${series.labels} ${count}\n`
+      return `${out}${name}_sum${series.labels} ${scaled(sum, scale)}\n` +
+        `${name}_count${series.labels} ${numberText(count)}\n`
     }
   }
 }
