@@ -10,7 +10,7 @@ import type { Case, Group, Settings } from "./harness.ts"
 const connections = 32
 
 /** Starts one of the servers in a process of its own, so that it and the client do not share an event loop. */
-const started = async (which: "bare" | "routes" | "spans") => {
+const started = async (which: "bare" | "router" | "routes" | "spans") => {
   const file = join(import.meta.dirname, "health", "server.ts")
   const child = spawn(process.execPath, ["-C", "@effect-toolops/source", file, which], {
     stdio: ["ignore", "pipe", "inherit"]
@@ -61,13 +61,26 @@ const bySockets = async (port: number, seconds: number): Promise<number> => {
 const seconds = 1
 
 const probes = async (): Promise<Group> => {
-  const [bare, routes, spans] = [await started("bare"), await started("routes"), await started("spans")]
+  const [bare, router, routes, spans] = [
+    await started("bare"),
+    await started("router"),
+    await started("routes"),
+    await started("spans")
+  ]
   const hasWrk = spawnSync("wrk", ["-v"]).error === undefined
   const measure = (port: number) => hasWrk ? byWrk(port, seconds) : bySockets(port, seconds)
   return {
     name: `health: /healthz, requests a second from ${hasWrk ? "wrk" : "sockets of our own"}`,
     cases: [
       { name: "bare node:http", run: () => measure(bare.port), figure: true, ops: 1 },
+      // The platform's part of the cost: what is below this is ours.
+      {
+        name: "one prepared answer on an HttpRouter",
+        run: () => measure(router.port),
+        figure: true,
+        ops: 1,
+        baseline: "bare node:http"
+      },
       {
         name: "HealthRoutes",
         run: () => measure(routes.port),
@@ -86,7 +99,7 @@ const probes = async (): Promise<Group> => {
       }
     ],
     close: () => {
-      for (const { child } of [bare, routes, spans]) child.kill()
+      for (const { child } of [bare, router, routes, spans]) child.kill()
     }
   }
 }
