@@ -62,6 +62,11 @@ const placeholder = "{ref}"
  * leaves behind when it ends is killed at once, unless that has a process group of its own, as daemons have; nothing that
  * still holds its output keeps the answer back.
  *
+ * **Gotchas**
+ *
+ * A daemon that the program has started and that still holds its output keeps a Node process alive which would otherwise end
+ * by itself. Daemons usually let go of it.
+ *
  * **Example** (Asking 1Password and gopass)
  *
  * ```ts

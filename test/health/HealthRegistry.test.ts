@@ -379,6 +379,18 @@ describe("HealthRegistry", () => {
       })
     ))
 
+  it.effect("starts no run of a check that has gone, also when that was asked already", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const { check, state } = counting()
+        yield* registry.register(healthy("first", { check: Scope.close(scope, Exit.void) }))
+        yield* Scope.provide(registry.register(check), scope)
+        const { checks } = yield* registry.reportAll
+        assert.deepStrictEqual([checks.map(({ name }) => name), state.runs], [["first"], 0])
+      })
+    ))
+
   it.effect("does not wait for a check that never ends when its scope closes", () =>
     Effect.gen(function*() {
       const asking = yield* withRegistry((registry) =>

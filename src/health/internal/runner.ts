@@ -75,6 +75,7 @@ export class Runner {
   #isRunning = false
   #streak = 0
   #stop = (): void => {}
+  #isGone = false
 
   constructor(check: HealthCheck) {
     this.check = check
@@ -107,6 +108,7 @@ export class Runner {
 
   // In one step with the look at what is kept, see `start`.
   run(asking: Fiber.Fiber<unknown, unknown>): Effect.Effect<CheckReport | undefined> {
+    if (this.#isGone) return Effect.undefined
     if (this.#pending !== undefined) return Deferred.await(this.#pending)
     if (this.#isRunning && this.#report !== undefined) return Effect.succeed(this.stillStuck(asking, this.#report))
     return this.start(asking)
@@ -152,8 +154,9 @@ export class Runner {
     return Deferred.await(pending)
   }
 
-  /** Ends the run under way without waiting for it, which might never end. */
+  /** Ends the run under way without waiting for it, which might never end. From now on there is no other. */
   stop(): void {
+    this.#isGone = true
     if (this.#isRunning) this.#stop()
   }
 
