@@ -90,7 +90,7 @@ const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore
       send: () => ({ reply: Scripts.run(redis, refundScript, given), lost: () => {} }),
       read: (reply) => typeof reply === "number" ? [reply] : undefined,
       late: () => Effect.void,
-      then: () => Effect.void
+      next: () => Effect.void
     })
 
   const decideHere = (takes: ReadonlyArray<Take>, maxWaitMillis: number, spend: boolean, now: number): number => {
@@ -127,7 +127,7 @@ const make = (settings: Settings, redis: Redis.Redis["Service"]): RateLimitStore
           ? Effect.asVoid(Effect.exit(Scripts.run(redis, refundScript, Scripts.refundArguments(prefix, copies))))
           : Effect.void
       },
-      then: (reply, now) => {
+      next: (reply, now) => {
         if (reply !== undefined) {
           const wait = Scripts.settle(takes, reply, spend)
           if (onStoreError === "local") {

@@ -1,10 +1,14 @@
-import { assert, describe, it } from "@effect/vitest"
+import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Console, Effect, Redacted, Schema } from "effect"
 import { ToolMeta } from "effect-toolops"
 import { AuditLog, AuditRecord, Identity } from "effect-toolops/auth"
 import { Redaction } from "effect-toolops/observe"
 import { createHash, createHmac } from "node:crypto"
 import { aliceKey, audited, pipelineWith, secret, write } from "./audited.ts"
+import { layer, linesOf, makeFolders } from "./auditFiles.ts"
+
+const folders = makeFolders()
+afterAll(folders.remove)
 
 const found = Effect.succeed("found")
 const sha256 = (text: string) => createHash("sha256").update(text).digest("hex")
@@ -227,8 +231,15 @@ describe("secrets and the audit log", () => {
       `-----BEGIN PRIVATE KEY-----\n${canary}\n-----END PRIVATE KEY-----`
     ]
     return Effect.gen(function*() {
-      for (const mode of ["best-effort", "required"] as const) {
-        const { log, run } = yield* pipelineWith(AuditLog.layerConsole({ mode, fields: { "*": ["note", "token"] } }))
+      const fields = { "*": ["note", "token"] }
+      const paths: Array<string> = []
+      const logs = (["best-effort", "required"] as const).flatMap((mode) => {
+        const path = folders.freshPath()
+        paths.push(path)
+        return [AuditLog.layerConsole({ mode, fields }), layer(path, { mode, fields })]
+      })
+      for (const each of logs) {
+        const { log, run } = yield* pipelineWith(each)
         const dying = [
           Effect.succeed(canary),
           Effect.fail(new Error(canary)),
@@ -244,10 +255,13 @@ describe("secrets and the audit log", () => {
         }
         yield* log.flush
       }
-      const text = lines.join("\n")
-      assert.isAbove(text.split("\n").length, 60)
-      for (const hidden of [canary, aliceKey, "metadata-canary"]) assert.notInclude(text, hidden)
-      assert.include(text, "<redacted>")
+      const written = [lines, ...paths.map(linesOf)]
+      assert.deepStrictEqual(written.map((each) => each.length > 20), [true, true, true])
+      assert.isAbove(lines.join("\n").split("\n").length, 60)
+      for (const text of written.map((each) => each.join("\n"))) {
+        for (const hidden of [canary, aliceKey, "metadata-canary"]) assert.notInclude(text, hidden)
+        assert.include(text, "<redacted>")
+      }
     }).pipe(Effect.provideService(Console.Console, console))
   })
 })

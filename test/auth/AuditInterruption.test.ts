@@ -1,4 +1,4 @@
-import { assert, describe, it } from "@effect/vitest"
+import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Cause, Context, Effect, Exit, Fiber, Layer, Option, Scope } from "effect"
 import { CallRecord, ToolMeta, ToolMiddleware, ToolPipeline } from "effect-toolops"
 import {
@@ -13,6 +13,10 @@ import {
 import { RateLimit } from "effect-toolops/limit"
 import { positions, SweepScheduler } from "../support/interruptSweep.ts"
 import * as Random from "../support/random.ts"
+import { filesOf, layer, linesOf, makeFolders, verify } from "./auditFiles.ts"
+
+const folders = makeFolders()
+afterAll(folders.remove)
 
 const tool = ToolMeta.make({ name: "t" })
 
@@ -69,7 +73,7 @@ const stagesWith = (begun: Array<string>) => {
   )
 }
 
-const open = async <R>(log: Layer.Layer<AuditLog.AuditLog | R>, begun: Array<string>) => {
+const open = async <R, E>(log: Layer.Layer<AuditLog.AuditLog | R, E>, begun: Array<string>) => {
   const scope = Scope.makeUnsafe()
   const context = await Effect.runPromise(Effect.provideService(
     Layer.build(Layer.mergeAll(
@@ -147,14 +151,9 @@ for (const mode of ["best-effort", "required"] as const) {
 
     it("writes 100,000 calls of 1,000 fibers, interrupted at random, once each", async () => {
       const begun: Array<string> = []
-      const written: Array<AuditRecord.AuditRecord> = []
+      const path = folders.freshPath()
       const { close, pipeline } = await open(
-        AuditLog.layer({
-          mode,
-          maxQueued: 1_000_000,
-          maxRepeats: 1_000_000,
-          write: (records) => Effect.andThen(Effect.yieldNow, Effect.sync(() => void written.push(...records)))
-        }),
+        layer(path, { mode, maxQueued: 1_000_000, maxRepeats: 1_000_000 }),
         begun
       )
       const random = Random.make(20_261_120)
@@ -184,6 +183,9 @@ for (const mode of ["best-effort", "required"] as const) {
         Effect.forEach(Array.from({ length: 1000 }, (_, n) => n), caller, { concurrency: "unbounded", discard: true })
       )
       await close()
+      const written = filesOf(path).flatMap(linesOf).map((line) => JSON.parse(line) as AuditRecord.AuditRecord)
+      const report = await Effect.runPromise(verify(path))
+      assert.deepStrictEqual([report.bad, report.records], [undefined, written.length])
       const calls = byCall(written)
 
       assert.strictEqual(new Set(begun).size, begun.length)

@@ -38,7 +38,7 @@ export interface Question<A, E> {
   readonly send: (nowMillis: number) => Sent
   readonly read: (reply: unknown) => Reply
   readonly late: (reply: ReadonlyArray<number>) => Effect.Effect<void>
-  readonly then: (reply: Reply, nowMillis: number) => Effect.Effect<A, E>
+  readonly next: (reply: Reply, nowMillis: number) => Effect.Effect<A, E>
 }
 
 export type Ask = <A, E>(question: Question<A, E>) => Effect.Effect<A, E>
@@ -71,11 +71,11 @@ export const make = ({ commandTimeout, maxPending, retryAfterMillis }: Settings)
 
   // A command that has been sent cannot be taken back, so it runs by itself and is awaited for so long. The counters must
   // hear how that ended, hence no interruption in between.
-  return <A, E>({ late, read, send, then }: Question<A, E>) =>
+  return <A, E>({ late, next, read, send }: Question<A, E>) =>
     Effect.uninterruptible(Effect.withFiber((fiber): Effect.Effect<A, E> => {
       const now = monotonicMillis(fiber)
       const isDown = failures >= maxFailures
-      if (pending >= maxPending || (isDown && (asking || now < askAgainAt))) return then(undefined, now)
+      if (pending >= maxPending || (isDown && (asking || now < askAgainAt))) return next(undefined, now)
       pending += 1
       asking = isDown
       return Effect.callback<A, E>((resume) => {
@@ -90,7 +90,7 @@ export const make = ({ commandTimeout, maxPending, retryAfterMillis }: Settings)
             const now = monotonicMillis(at)
             failures = reply === undefined ? failures + 1 : 0
             if (reply === undefined) askAgainAt = now + retryAfterMillis
-            resume(Effect.suspend(() => then(reply, now)))
+            resume(Effect.suspend(() => next(reply, now)))
           }
         }
         while (waiting.length > 0 && waiting[0]!.isSettled) waiting.shift()
