@@ -29,7 +29,8 @@ import { detailed, detailedCheck, notFound, plain, type Shape } from "./internal
  *
  * - `livePath`, `readyPath`, `startupPath`, `healthPath`: where. Defaults `/healthz`, `/readyz`, `/startupz`, `/health`.
  * - `details`: who may see names, reasons, times and details of checks. What is not let in, also when this itself
- *   breaks or takes longer than 2 seconds, sees the status only. Default: nobody. `layerAuthorized` asks the `Authorizer` of the tools instead.
+ *   breaks or takes longer than 2 seconds, sees the status only. Default: nobody. `layerAuthorized` asks the `Authorizer` of the
+ *   tools instead.
  * - `allowNoChecks`: whether a program without a readiness check of its own is ready. Default false.
  *
  * @category options

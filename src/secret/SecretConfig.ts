@@ -144,7 +144,8 @@ const warn = (): Effect.Effect<void> =>
  * **Details**
  *
  * The new build comes first; then new users get it, and the old one ends with the last that uses it. No call waits for that
- * end; the scope does, for as long as the finalizers of the layer take. While a new one cannot be built the old one stays. Changes are noticed as `SecretResolver.changes` notices them. Fails when the first build does.
+ * end; the scope does, for as long as the finalizers of the layer take. While a new one cannot be built the old one stays.
+ * Changes are noticed as `SecretResolver.changes` notices them. Fails when the first build does.
  *
  * **Gotchas**
  *
