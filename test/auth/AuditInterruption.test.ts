@@ -153,7 +153,14 @@ for (const mode of ["best-effort", "required"] as const) {
       const begun: Array<string> = []
       const path = folders.freshPath()
       const { close, pipeline } = await open(
-        layer(path, { mode, maxQueued: 1_000_000, maxRepeats: 1_000_000 }),
+        layer(path, {
+          mode,
+          maxQueued: 1_000_000,
+          maxRepeats: 1_000_000,
+          // A busy machine may take long for what is left.
+          writeTimeout: "1 minute",
+          closeTimeout: "1 minute"
+        }),
         begun
       )
       const random = Random.make(20_261_120)
