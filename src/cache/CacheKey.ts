@@ -24,7 +24,7 @@ import type { Identity } from "../auth/Identity.ts"
 import { canonicalJson } from "../internal/canonicalJson.ts"
 import { sha256Hex } from "../internal/hash.ts"
 import type { ToolMeta } from "../ToolMeta.ts"
-import { canonicalJsonOf } from "./internal/sortedCopy.ts"
+import { canonicalJsonOf } from "./internal/schemaWriter.ts"
 
 /**
  * The version of the key scheme. It changes whenever the same call would get another key, so that what an older version

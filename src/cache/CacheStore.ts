@@ -99,6 +99,8 @@ export interface Store {
     | ((key: string, onLead: (release: Effect.Effect<void>) => void) => Effect.Effect<Flight, CacheError>)
     | undefined
   readonly changes?: ((onChange: (change: Change) => void) => Effect.Effect<never, CacheError>) | undefined
+  /** @internal `get` of a store that has its entries at hand, without an effect. `now` is the monotonic clock's. */
+  readonly "~peek"?: ((key: string, now: number) => Entry | undefined) | undefined
 }
 
 /**

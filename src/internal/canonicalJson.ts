@@ -16,22 +16,47 @@ const needsEscape = /["\\\u0000-\u001f\ud800-\udfff]/
 
 let room = 0
 
-// Names of members come again and again, so their quoted form is kept: it spares looking for characters to escape.
-const names = new Map<string, string>()
-const maxNames = 4096
+/** How objects with certain members, added in a certain order, are written. */
+interface Layout {
+  /** In the order of the object. */
+  readonly names: ReadonlyArray<string>
+  /** In the order of the text. */
+  readonly sorted: ReadonlyArray<string>
+  /** The same as they are written, with the colon. */
+  readonly quoted: ReadonlyArray<string>
+}
 
-const quoteName = (name: string): string => {
-  const known = names.get(name)
-  if (known !== undefined) {
-    if ((room -= known.length) < 0) throw notJson
-    return known
+// Objects of the same make come again and again, so a few layouts are kept: it spares sorting the names and looking for
+// characters to escape in them. Two that fall to the same place take turns.
+const layouts: Array<Layout | undefined> = []
+const maxLayouts = 256
+const maxNames = 64
+const maxNameLength = 64
+
+const layoutOf = (names: Array<string>): Layout => {
+  const count = names.length
+  const first = names[0]!
+  const last = names[count - 1]!
+  const place = (count * 31 + first.length * 17 + last.length * 7 + first.charCodeAt(0)) % maxLayouts || 0
+  const known = layouts[place]
+  if (known !== undefined && isSame(known.names, names)) return known
+  const sorted = names.toSorted()
+  const layout: Layout = {
+    names,
+    sorted,
+    quoted: sorted.map((name) => {
+      if (!name.isWellFormed()) throw notJson
+      return `${JSON.stringify(name)}:`
+    })
   }
-  const quoted = `${quote(name)}:`
-  if (name.length <= 64) {
-    if (names.size >= maxNames) names.clear()
-    names.set(name, quoted)
-  }
-  return quoted
+  if (count <= maxNames && names.every((name) => name.length <= maxNameLength)) layouts[place] = layout
+  return layout
+}
+
+const isSame = (left: ReadonlyArray<string>, right: ReadonlyArray<string>): boolean => {
+  if (left.length !== right.length) return false
+  for (let i = 0; i < left.length; i++) if (left[i] !== right[i]) return false
+  return true
 }
 
 // Counts what is written, so that a small graph of shared objects cannot become an endless text.
@@ -46,20 +71,6 @@ const quote = (text: string): string => {
   // RFC 8785 section 3.2.2.2: lone surrogates are an error. JSON.stringify would print them as escapes.
   if (!text.isWellFormed()) throw notJson
   return JSON.stringify(text)
-}
-
-const sortNames = (names: Array<string>): Array<string> => {
-  if (names.length > 64) return names.toSorted()
-  for (let i = 1; i < names.length; i++) {
-    const name = names[i]!
-    let at = i
-    while (at > 0 && names[at - 1]! > name) {
-      names[at] = names[at - 1]!
-      at--
-    }
-    names[at] = name
-  }
-  return names
 }
 
 const write = (value: unknown, depth: number): string => {
@@ -93,14 +104,18 @@ const writeObject = (value: object, depth: number): string => {
     return `${text}]`
   }
   if (prototype !== Object.prototype && prototype !== null) throw notJson
-  const sorted = sortNames(Object.keys(value))
+  const names = Object.keys(value)
+  if (names.length === 0) return "{}"
+  const { quoted, sorted } = layoutOf(names)
   let text = ""
   for (let i = 0; i < sorted.length; i++) {
-    const name = sorted[i]!
-    const member: unknown = (value as { readonly [name: string]: unknown })[name]
+    const member: unknown = (value as { readonly [name: string]: unknown })[sorted[i]!]
     if (member === undefined) continue
-    const written = write(member, depth + 1)
-    text += text === "" ? `{${quoteName(name)}${written}` : `,${quoteName(name)}${written}`
+    const name = quoted[i]!
+    if ((room -= name.length) < 0) throw notJson
+    text += text === "" ? "{" : ","
+    text += name
+    text += typeof member === "string" ? quote(member) : write(member, depth + 1)
   }
   return text === "" ? "{}" : `${text}}`
 }

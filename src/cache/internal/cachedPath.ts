@@ -73,7 +73,13 @@ export class CachedPath {
         return this.#fly(key, new CachedCall(this, fiber, call, next, identity, undefined, true))
       }
       const landings = this.engine.landings
-      const found = (entry: Entry | undefined) => this.#found(fiber, call, next, again, key, identity, landings, entry)
+      const peek = store["~peek"]
+      if (peek !== undefined) {
+        const now = monotonicMillis(fiber)
+        return this.#found(fiber, call, next, again, key, identity, landings, peek(key, now), now)
+      }
+      const found = (entry: Entry | undefined) =>
+        this.#found(fiber, call, next, again, key, identity, landings, entry, monotonicMillis(fiber))
       return Effect.matchCauseEffect(store.get(key), {
         onSuccess: found,
         onFailure: (cause) => Effect.flatMap(this.engine.failed(cause), found)
@@ -89,15 +95,17 @@ export class CachedPath {
     key: string,
     identity: Identity,
     landings: number,
-    found: Entry | undefined
+    found: Entry | undefined,
+    now: number
   ): Effect.Effect<A, E, R> {
     const { counters } = this.engine
-    const now = monotonicMillis(fiber)
     const entry = this.engine.check(found, key, now)
     if (entry === undefined) return this.#fly(key, new CachedCall(this, fiber, call, next, identity, landings))
     const late = now - entry.freshUntil
     if (late < 0) {
-      const value = this.decode(entry.text)
+      const value = this.tool.codec.isPlain && this.engine.keepsObjects
+        ? this.engine.recent.valueOf(entry, this.decode)
+        : this.decode(entry.text)
       if (value === corrupt) return this.#fly(key, new CachedCall(this, fiber, call, next, identity, landings))
       counters.hits++
       call.record.cache = "hit"
@@ -170,7 +178,7 @@ export class CachedPath {
     return Effect.as(Effect.forkIn(Effect.ignoreCause(refresh), this.scope), value)
   }
 
-  decode(text: string): unknown {
+  readonly decode = (text: string): unknown => {
     const value = this.tool.codec.decode(text)
     if (value === corrupt) this.engine.counters.corrupt++
     return value

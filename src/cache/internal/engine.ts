@@ -10,6 +10,7 @@ import type { Entry, Store } from "../CacheStore.ts"
 import { Flights } from "./flights.ts"
 import type { Flight } from "./flights.ts"
 import * as Labels from "./labels.ts"
+import { RecentAnswers } from "./recentAnswers.ts"
 import { type ResultCodec, resultCodec } from "./resultCodec.ts"
 
 /** What the cache needs to know of one tool, computed once. */
@@ -38,6 +39,9 @@ export class Engine {
   readonly store: Store
   readonly counters = new Counters()
   readonly flights = new Flights()
+  readonly recent = new RecentAnswers()
+  /** An entry is the same object each time it is read. */
+  readonly keepsObjects: boolean
   /** How many answers have been stored. A caller that finds it changed since it looked for an answer looks again. */
   landings = 0
   readonly #tools = new WeakMap<ToolMeta, ToolEntry>()
@@ -45,6 +49,7 @@ export class Engine {
 
   constructor(store: Store) {
     this.store = store
+    this.keepsObjects = store["~peek"] !== undefined
     this.clear = Effect.suspend(() => {
       this.flights.detach(() => true)
       return store.clear

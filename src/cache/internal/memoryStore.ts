@@ -4,6 +4,7 @@ import { monotonicMillis } from "../../internal/monotonic.ts"
 import * as Check from "../../internal/options.ts"
 import { isCacheKey } from "../CacheKey.ts"
 import type { Entry, Store } from "../CacheStore.ts"
+import type { KeptEntry } from "./recentAnswers.ts"
 
 /** Documented as `CacheStore.Options`. */
 export interface MemoryOptions {
@@ -13,11 +14,13 @@ export interface MemoryOptions {
 
 // Invalidation is by epoch: each label remembers when it was last invalidated, and an entry that is older is dead. It
 // costs nothing per entry, takes constant time whatever it hits, and holds as well for an answer that was under way.
-interface MemoryEntry extends Entry {
+interface MemoryEntry extends KeptEntry {
   readonly labels: ReadonlyArray<string>
   readonly since: number
   /** The epoch up to which this entry is known to be alive. */
   aliveAt: number
+  /** What gives this entry, from the first time that it is asked for. */
+  found: Effect.Effect<Entry> | undefined
 }
 
 /** Labels whose last invalidation is remembered. Beyond it, everything older than the oldest one counts as dead. */
@@ -92,17 +95,22 @@ export const makeMemoryStore = (where: string, options: MemoryOptions | undefine
     }
   }
 
+  const peek = (key: string, now: number): MemoryEntry | undefined => {
+    const entry = entries.get(key)
+    if (entry === undefined || (entry.keepUntil > now && isAlive(entry))) return entry
+    // Nothing ran since the look-up, so what is deleted is what was looked at.
+    entries.delete(key)
+    return undefined
+  }
+
   return {
     name: "memory",
     get: (key) =>
       Effect.withFiber((fiber) => {
-        const entry = entries.get(key)
-        if (entry === undefined) return nothing
-        if (entry.keepUntil > monotonicMillis(fiber) && isAlive(entry)) return Effect.succeed(entry)
-        // Nothing ran since the look-up, so what is deleted is what was looked at.
-        entries.delete(key)
-        return nothing
+        const entry = peek(key, monotonicMillis(fiber))
+        return entry === undefined ? nothing : entry.found ??= Effect.succeed(entry)
       }),
+    "~peek": peek,
     set: (key, entry) =>
       Effect.withFiber((fiber) => {
         const now = monotonicMillis(fiber)
@@ -115,7 +123,9 @@ export const makeMemoryStore = (where: string, options: MemoryOptions | undefine
           keepUntil: now + entry.keepMillis,
           labels: entry.labels,
           since,
-          aliveAt: since
+          aliveAt: since,
+          found: undefined,
+          "~asked": undefined
         }
         if (!isCacheKey(key) || !(entry.keepMillis > 0) || !isAlive(kept)) return Effect.void
         let size = entryOverhead + key.length + stringBytes(entry.text)

@@ -12,8 +12,10 @@ export const corrupt: unique symbol = Symbol("corrupt")
  * Turns answers into text and back. Every `decode` makes a new value.
  *
  * - `encode`: `undefined` for an answer that would not come back as it was.
+ * - `isPlain`: what `decode` gives is what JSON says, or bytes, or `undefined`, and nothing that a Schema made of it.
  */
 export interface ResultCodec {
+  readonly isPlain: boolean
   readonly encode: (result: unknown) => string | undefined
   readonly decode: (text: string) => unknown
 }
@@ -31,6 +33,7 @@ const parse = (text: string): unknown => {
 }
 
 const plain: ResultCodec = {
+  isPlain: true,
   encode: (result) => {
     if (typeof result === "string") return JSON.stringify(result)
     if (result === undefined) return absent
@@ -55,6 +58,7 @@ export const resultCodec = (tool: ToolMeta): ResultCodec => {
   const encode = Schema.encodeUnknownExit(schema, { onExcessProperty: "error" })
   const decode = Schema.decodeUnknownExit(schema, { onExcessProperty: "error" })
   return {
+    isPlain: false,
     encode: (result) => {
       try {
         const encoded = encode(result)
