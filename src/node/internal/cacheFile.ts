@@ -69,6 +69,8 @@ export class CacheFile {
     this.#db = db
     this.#inode = inode
     this.#read = db.prepare("SELECT sealed FROM entries WHERE key = ?")
+    // An object with the column's name takes a third of the time of a hit.
+    this.#read.setReturnArrays(true)
     this.#mark = db.prepare("SELECT seq FROM state")
   }
 
@@ -134,8 +136,9 @@ export class CacheFile {
   }
 
   read(key: string): string | undefined {
-    // The column is declared so, and the table is STRICT.
-    return this.#read.get(key)?.["sealed"] as string | undefined
+    // An array, as was asked for above. The column is declared so, and the table is STRICT.
+    const row = this.#read.get(key) as unknown as readonly [sealed: string] | undefined
+    return row?.[0]
   }
 
   mark(): number {
