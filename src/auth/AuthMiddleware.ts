@@ -24,6 +24,7 @@ import { anonymous, CurrentIdentity, type Identity, isExpired as isOver } from "
 import { auditSeat, type Seat } from "./internal/auditSeat.ts"
 import { AuditLog } from "./internal/auditService.ts"
 import { callerOf, find, findNow } from "./internal/findCaller.ts"
+import { recall } from "./internal/foundCallers.ts"
 
 /**
  * The auth stage.
@@ -63,7 +64,10 @@ const make = (
       if (found._tag === "Some") return found.value
     }
     if (known !== undefined) return known
-    const found = findNow(authenticator, requestHeaders(fiber), fiber)
+    const headers = requestHeaders(fiber)
+    const before = recall(authenticator, headers)
+    if (before?._tag === "Success") return before.value
+    const found = findNow(authenticator, headers, fiber)
     return found === undefined ? undefined : callerOf(authenticator, found)
   }
 

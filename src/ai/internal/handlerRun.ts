@@ -4,11 +4,12 @@ import * as Toolkit from "effect/ai/Toolkit"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Schema from "effect/Schema"
 import type * as SchemaAST from "effect/SchemaAST"
 import * as Stream from "effect/Stream"
+import { settled } from "../../auth/internal/settled.ts"
 import * as ToolRefusal from "../ToolRefusal.ts"
 
 // What `Toolkit.handle` of `effect/ai` does with parameters that fit, without the queue and the five streams around it that
@@ -37,6 +38,8 @@ export const prepare = (
     decode: Schema.isSchema(tool.parametersSchema)
       ? Schema.decodeUnknownEffect(tool.parametersSchema as Schema.Codec<unknown, unknown, unknown>)
       : Effect.succeed,
+    // On a turn of its own, as `Toolkit.handle` does it: a server that answers in the turn in which it has read a request
+    // reads, writes and wakes its client once for each, where it could do so for all that have arrived.
     start: (params, callId) =>
       Effect.suspend(() => {
         const outlet = new Outlet(answer)
@@ -44,10 +47,11 @@ export const prepare = (
           toolCallId: callId,
           preliminary: (result) => Effect.sync(() => outlet.offer(result))
         }
-        return Effect.map(
-          Effect.forkChild(Effect.updateContext(run(params, context), fill), { startImmediately: true }),
-          (child) => outlet.read(child)
-        )
+        return Effect.flatMap(Effect.yieldNow, () =>
+          Effect.map(
+            Effect.forkChild(Effect.updateContext(run(params, context), fill), { startImmediately: true }),
+            (child) => outlet.read(child)
+          ))
       })
   }
 }
@@ -84,7 +88,8 @@ class Outlet {
   read(child: Fiber.Fiber<unknown, unknown>): Results {
     this.#exit = child.pollUnsafe()
     if (this.#exit !== undefined && this.#preliminary.length === 0) {
-      return Stream.fromEffect(this.#answer.last(this.#exit))
+      const last = this.#answer.last(this.#exit)
+      return settled(last) && Exit.isSuccess(last) ? Stream.succeed(last.value) : Stream.fromEffect(last)
     }
     child.addObserver((exit) => {
       this.#exit = exit
@@ -120,8 +125,12 @@ type Encode = (value: unknown) => Effect.Effect<unknown, Schema.SchemaError, unk
 
 /** The results of a tool, as its Schemas and its failure mode want them. */
 const answerOf = (tool: Tool.Any): Answer => {
-  const encodeSuccess = Schema.encodeUnknownEffect(tool.successSchema as Schema.Codec<any, any, unknown, unknown>) as Encode
-  const encodeFailure = Schema.encodeUnknownEffect(Tool.failureResultSchema(tool) as Schema.Codec<any, any, unknown, unknown>) as Encode
+  const encodeSuccess = Schema.encodeUnknownEffect(
+    tool.successSchema as Schema.Codec<any, any, unknown, unknown>
+  ) as Encode
+  const encodeFailure = Schema.encodeUnknownEffect(
+    Tool.failureResultSchema(tool) as Schema.Codec<any, any, unknown, unknown>
+  ) as Encode
   const aiError = (reason: AiError.AiErrorReason): AiError.AiError =>
     AiError.make({ module: "Toolkit", method: `${tool.name}.handle`, reason })
   const encoded = (result: any, encode: Encode): Effect.Effect<unknown, AiError.AiError, unknown> =>
@@ -152,7 +161,13 @@ const answerOf = (tool: Tool.Any): Answer => {
     const result: any = told(error)
     return Effect.map(
       encoded(result, encodeFailure),
-      (encodedResult) => ({ result, isFailure: true, failureOrigin: originOf(error), preliminary: false, encodedResult })
+      (encodedResult) => ({
+        result,
+        isFailure: true,
+        failureOrigin: originOf(error),
+        preliminary: false,
+        encodedResult
+      })
     )
   }
 
@@ -160,7 +175,9 @@ const answerOf = (tool: Tool.Any): Answer => {
     tool.failureMode === "return"
       ? (cause) => {
         const reason = cause.reasons.find(Cause.isFailReason)
-        return reason === undefined ? Effect.failCause(cause) : failed(reason.error)
+        if (reason === undefined) return Effect.failCause(cause)
+        // Beside a defect a failure is no answer, but one more defect.
+        return Cause.hasDies(cause) ? Effect.orDie(Effect.failCause(cause)) : failed(reason.error)
       }
       : (cause) => {
         const [reason] = cause.reasons

@@ -5,12 +5,15 @@ import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as HttpServerRequest from "effect/http/HttpServerRequest"
+import type * as Fiber from "effect/Fiber"
 import { identify, type Service } from "../../auth/Authenticator.ts"
 import * as AuthError from "../../auth/AuthError.ts"
 import { CurrentIdentity, type Identity } from "../../auth/Identity.ts"
+import { callerOf as answered, findNow } from "../../auth/internal/findCaller.ts"
+import { recall, remember } from "../../auth/internal/foundCallers.ts"
 import { sentHeaders } from "../../auth/internal/sentHeaders.ts"
-import { RequestHeaders } from "../../ToolCall.ts"
+import { settled } from "../../auth/internal/settled.ts"
+import { RequestHeaders, type RequestHeadersInput } from "../../ToolCall.ts"
 import { httpRequest } from "./request.ts"
 
 /** The caller of a request, as the auth stage will find it: whom an edge has put there, else whom credentials prove. */
@@ -19,33 +22,56 @@ export const callerOf = (
   options: McpServer.MiddlewareOptions
 ): Effect.Effect<Identity, AuthError.AuthError> =>
   Effect.withFiber((fiber) => {
-    const known = Context.getOrUndefined(fiber.context as Context.Context<CurrentIdentity>, CurrentIdentity)
-    if (known !== undefined) return unexpired(known)
-    const http = httpRequest(fiber.context)
-    const headers = http === undefined ? fiber.getRef(RequestHeaders) ?? {} : sentHeaders(http, options.headers)
-    return Effect.flatMap(identify(authenticator, headers), unexpired)
+    const known = knownIn(fiber)
+    return known === undefined ? prove(authenticator, headersOf(fiber, options), fiber) : unexpired(fiber, known)
   })
 
-const unexpired = (identity: Identity): Effect.Effect<Identity, AuthError.AuthError> =>
-  Effect.withFiber((fiber) =>
-    identity.expiresAt === undefined ||
-      fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() < DateTime.toEpochMillis(identity.expiresAt)
-      ? Effect.succeed(identity)
-      : Effect.fail(AuthError.refused("TokenExpired"))
-  )
-
-/** The same, found out once per HTTP request: a list asks for every tool. */
-export const rememberingCallers = (authenticator: Service): typeof find => {
-  const known = new WeakMap<HttpServerRequest.HttpServerRequest, Exit.Exit<Identity, AuthError.AuthError>>()
-  const find = (options: McpServer.MiddlewareOptions): Effect.Effect<Identity, AuthError.AuthError> =>
+/** The same, found out once per HTTP request: a list asks for every tool, and the auth stage asks again. */
+export const rememberingCallers =
+  (authenticator: Service): (options: McpServer.MiddlewareOptions) => Effect.Effect<Identity, AuthError.AuthError> =>
+  (options) =>
     Effect.withFiber((fiber) => {
-      const http = httpRequest(fiber.context)
-      const found = http === undefined ? undefined : known.get(http)
-      if (found !== undefined) return found
-      return Effect.flatMap(Effect.exit(callerOf(authenticator, options)), (exit) => {
-        if (http !== undefined && (Exit.isSuccess(exit) || Cause.hasFails(exit.cause))) known.set(http, exit)
+      const known = knownIn(fiber)
+      if (known !== undefined) return unexpired(fiber, known)
+      const headers = headersOf(fiber, options)
+      // Elsewhere than over HTTP the headers are those of a program and not of a request.
+      if (httpRequest(fiber.context) === undefined) return prove(authenticator, headers, fiber)
+      const before = recall(authenticator, headers)
+      if (before !== undefined) return before
+      const proven = prove(authenticator, headers, fiber)
+      const keep = (exit: Exit.Exit<Identity, AuthError.AuthError>) => {
+        if (Exit.isSuccess(exit) || Cause.hasFails(exit.cause)) remember(authenticator, headers, exit)
         return exit
-      })
+      }
+      return settled(proven) ? keep(proven) : Effect.flatMap(Effect.exit(proven), keep)
     })
-  return find
+
+type Running = Fiber.Fiber<unknown, unknown>
+
+const knownIn = (fiber: Running): Identity | undefined =>
+  Context.getOrUndefined(fiber.context as Context.Context<CurrentIdentity>, CurrentIdentity)
+
+const headersOf = (fiber: Running, options: McpServer.MiddlewareOptions): RequestHeadersInput => {
+  const http = httpRequest(fiber.context)
+  return http === undefined ? fiber.getRef(RequestHeaders) ?? {} : sentHeaders(http, options.headers)
 }
+
+const prove = (
+  authenticator: Service,
+  headers: RequestHeadersInput,
+  fiber: Running
+): Effect.Effect<Identity, AuthError.AuthError> => {
+  // Most answers are there already, and effects cost more than they do.
+  const found = findNow(authenticator, headers, fiber)
+  if (found === undefined) {
+    return Effect.flatMap(identify(authenticator, headers), (identity) => unexpired(fiber, identity))
+  }
+  const caller = answered(authenticator, found)
+  return caller instanceof AuthError.AuthError ? Exit.fail(caller) : unexpired(fiber, caller)
+}
+
+const unexpired = (fiber: Running, identity: Identity): Exit.Exit<Identity, AuthError.AuthError> =>
+  identity.expiresAt === undefined ||
+    fiber.getRef(Clock.Clock).currentTimeMillisUnsafe() < DateTime.toEpochMillis(identity.expiresAt)
+    ? Exit.succeed(identity)
+    : Exit.fail(AuthError.refused("TokenExpired"))

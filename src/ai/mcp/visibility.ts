@@ -116,7 +116,7 @@ export const visibility = <Tools extends Record<string, Tool.Any>>(
         return Effect.isEffect(decided) ? Effect.map(decided, isVisible) : Effect.succeed(isVisible(decided))
       })
     const mayCall = (options: McpServer.MiddlewareOptions, { decode, meta }: Shown): Effect.Effect<boolean> =>
-      Effect.flatMap(
+      Effect.flatMapEager(
         inputOf(decode, options.payload),
         ({ fits, input }) =>
           Effect.matchEffect(ask(options, meta, input), {
@@ -166,7 +166,7 @@ const inputOf = (
 ): Effect.Effect<{ readonly fits: boolean; readonly input: unknown }> => {
   const sent = typeof payload === "object" && payload !== null && "arguments" in payload ? payload.arguments : undefined
   const raw = sent ?? {}
-  return Effect.matchCauseEffect(decode(raw), {
+  return Effect.matchCauseEffectEager(decode(raw), {
     onFailure: (cause) =>
       Cause.hasInterruptsOnly(cause) ? Effect.interrupt : Effect.succeed({ fits: false, input: raw }),
     onSuccess: (input) => Effect.succeed({ fits: true, input })
