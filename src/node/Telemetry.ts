@@ -22,10 +22,12 @@ import * as OtlpSerialization from "effect/observability/OtlpSerialization"
 import * as OtlpTracer from "effect/observability/OtlpTracer"
 import type * as Redacted from "effect/Redacted"
 import * as References from "effect/References"
+import * as Tracer from "effect/Tracer"
 import type { Writable } from "node:stream"
 import * as Check from "../internal/options.ts"
 import * as StructuredLogger from "../observe/StructuredLogger.ts"
 import { fromEnv } from "./internal/telemetryEnv.ts"
+import { withoutParameters } from "./internal/telemetryLight.ts"
 import { resolve, resolveLight, type Settings } from "./internal/telemetrySettings.ts"
 import { PackagesMissing, TelemetryConfigError } from "./TelemetryConfigError.ts"
 
@@ -51,7 +53,7 @@ export { dropped, exported } from "./internal/telemetryLosses.ts"
  *   is at least of `level`: `trace`, `debug`, `info` (default), `warn`, `error`, `fatal`.
  * - `enabled` (of each): default true.
  * - `redact`: more sensitive keys, beside those of `Redaction`.
- * - `requestTimeout`: for one request, default 10 seconds.
+ * - `requestTimeout`: for one request to a collector, default 10 seconds. A stream is waited for.
  * - `shutdownTimeout`: how long the last batches may take when the layer closes, both signals together. Default 3
  *   seconds.
  *
@@ -141,10 +143,12 @@ const fromSettings = (settings: Settings | TelemetryConfigError): Layer.Layer<ne
  *
  * Traces are sampled by their root. A batch is tried again for a minute where the collector cannot be reached or answers
  * 429, 502, 503 or 504, and not before the time that `Retry-After` says (5 minutes at most); any other refusal loses that
- * batch alone. When the layer closes, what is left is sent, for as long as `shutdownTimeout`. Spans go through
+ * batch alone. While metrics cannot be delivered no more of them are read, and the next reading tells what has happened
+ * since. When the layer closes, what is left is sent, for as long as `shutdownTimeout`. Spans and metrics go through
  * `Redaction`, and raw tool parameters, which `Toolkit` of `effect/ai` writes on the span around a call, are left out.
  *
  * A mistake is a `TelemetryConfigError`; one that only code can make (an unknown option, a negative time) throws.
+ * `layerConfig` and `layerEnv` take a value that is out of its range for a mistake too.
  *
  * **Gotchas**
  *
@@ -183,7 +187,7 @@ export const layerConfig = (
   options: Config.Wrap<ConfigOptions>
 ): Layer.Layer<never, TelemetryConfigError | Config.ConfigError> =>
   Layer.unwrap(
-    Effect.map(Config.unwrap(options), (given) => fromSettings(resolve("Telemetry.layerConfig", given)))
+    Effect.map(Config.unwrap(options), (given) => fromSettings(resolve("Telemetry.layerConfig", given, true)))
   )
 
 /**
@@ -208,7 +212,7 @@ export const layerConfig = (
 export const layerEnv: Layer.Layer<never, TelemetryConfigError | Config.ConfigError> = Layer.unwrap(
   Effect.map(
     fromEnv,
-    (options) => options === undefined ? Layer.empty : fromSettings(resolve("Telemetry.layerEnv", options))
+    (options) => options === undefined ? Layer.empty : fromSettings(resolve("Telemetry.layerEnv", options, true))
   )
 )
 
@@ -234,8 +238,9 @@ export interface LightOptions {
  *
  * Its queue has no bound and its requests no timeout: a collector that does not answer costs memory and connections for
  * as long as that lasts. Nothing counts what is lost. One refused batch turns it off for a minute, and the `Retry-After`
- * of a 503 is not read. Every trace is sent, sampled or not by a ratio of ours, and spans do not go through `Redaction`
- * once more. Use `layer` in production.
+ * of a 503 is not read. Every trace is sent, sampled or not by a ratio of ours. What the rest of the program writes on
+ * spans and metrics does not go through `Redaction`, but for raw tool parameters, which are left out as in `layer`. Use
+ * `layer` in production.
  *
  * @category layers
  * @since 0.1.0
@@ -255,7 +260,9 @@ export const layerLight = (options: LightOptions): Layer.Layer<never, TelemetryC
     }
   }
   return Layer.merge(
-    OtlpTracer.layer({ ...shared, url: `${base}/v1/traces` }),
+    Layer.effect(Tracer.Tracer, Effect.map(Effect.tracer, withoutParameters)).pipe(
+      Layer.provide(OtlpTracer.layer({ ...shared, url: `${base}/v1/traces` }))
+    ),
     OtlpMetrics.layer({ ...shared, url: `${base}/v1/metrics` })
   ).pipe(Layer.provide(OtlpSerialization.layerJson), Layer.provide(FetchHttpClient.layer))
 }

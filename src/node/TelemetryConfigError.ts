@@ -87,6 +87,31 @@ export class UnsupportedProtocol extends Schema.TaggedError<UnsupportedProtocol>
 }
 
 /** @category errors @since 0.1.0 */
+export class InvalidHeaders extends Schema.TaggedError<InvalidHeaders>(`${path}/InvalidHeaders`)(
+  "InvalidHeaders",
+  {}
+) {
+  override get message(): string {
+    return "The headers must have valid names and values: headers, or OTEL_EXPORTER_OTLP_HEADERS"
+  }
+}
+
+/**
+ * Any other setting of a configuration that is out of its range: which one, and what it should be.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidSetting extends Schema.TaggedError<InvalidSetting>(`${path}/InvalidSetting`)(
+  "InvalidSetting",
+  { setting: Schema.String, expected: Schema.String }
+) {
+  override get message(): string {
+    return `${this.setting} must be ${this.expected}`
+  }
+}
+
+/** @category errors @since 0.1.0 */
 export class PackagesMissing extends Schema.TaggedError<PackagesMissing>(`${path}/PackagesMissing`)(
   "PackagesMissing",
   { packages: Schema.Array(Schema.String) }
@@ -111,6 +136,8 @@ export const Reason = Schema.Union([
   EndpointNotConfigured,
   InvalidEndpoint,
   UnsupportedProtocol,
+  InvalidHeaders,
+  InvalidSetting,
   PackagesMissing
 ])
 

@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Config, ConfigProvider, Effect, Layer, Logger, Metric, References, Schema, Tracer } from "effect"
+import { Config, ConfigProvider, Effect, Exit, Layer, Logger, Metric, References, Schema, Tracer } from "effect"
 import { Telemetry, TelemetryConfigError } from "effect-toolops/node"
 import { Writable } from "node:stream"
-import { startCollector } from "./collector.ts"
+import { startCollector, until } from "./collector.ts"
+import { startTelemetry } from "./telemetry.ts"
 
 const reasonOf = <E, R>(layer: Layer.Layer<never, E, R>) =>
   Effect.scoped(Layer.build(layer)).pipe(
@@ -16,6 +17,8 @@ const reasonOf = <E, R>(layer: Layer.Layer<never, E, R>) =>
 
 const env = (variables: Record<string, string>) =>
   Effect.provideService(ConfigProvider.ConfigProvider, ConfigProvider.fromEnv({ env: variables }))
+
+const sum = (counts: Record<string, number>): number => Object.values(counts).reduce((total, each) => total + each, 0)
 
 const secret = "s3cr3t-in-the-wrong-place"
 const good = { serviceName: "docs", endpoint: "http://localhost:1" }
@@ -124,6 +127,61 @@ describe("Telemetry.layer", () => {
     assert.notMatch(text.replaceAll("\n", ""), /[\u0000-\u001f\u007f-\u009f\u2028]/)
   })
 
+  it("waits for a slow stream, and counts what it takes in the end as sent", async () => {
+    let text = ""
+    const stream = new Writable({
+      write: (chunk, _encoding, done) => {
+        setTimeout(() => {
+          text += String(chunk)
+          done()
+        }, 200)
+      }
+    })
+    const telemetry = startTelemetry({
+      stream,
+      requestTimeout: "20 millis",
+      tracing: { exporter: "stdout", interval: "5 millis" }
+    })
+    await telemetry.spans(10)
+    await telemetry.close()
+    assert.strictEqual(text.split("\"traceId\"").length - 1, 10)
+    assert.deepStrictEqual([telemetry.sent(), sum(telemetry.lost())], [10, 0])
+  })
+
+  it("gives a stream that takes nothing no more than one batch, and holds no more than its bound", async () => {
+    const stream = new Writable({ highWaterMark: 1, write: () => {} })
+    const telemetry = startTelemetry({
+      stream,
+      requestTimeout: "20 millis",
+      shutdownTimeout: "100 millis",
+      tracing: { exporter: "stdout", interval: "5 millis", maxQueue: 100, maxBatch: 10 }
+    })
+    for (let i = 0; i < 10; i++) {
+      await telemetry.spans(50)
+      await new Promise((resolve) => setTimeout(resolve, 30))
+    }
+    const held = stream.writableLength
+    assert.isBelow(held, 10_000)
+    assert.strictEqual(telemetry.lost()["queue_full"], 400)
+    await telemetry.close()
+    assert.strictEqual(stream.writableLength, held)
+    assert.deepStrictEqual([telemetry.sent(), telemetry.lost()["shutdown"], sum(telemetry.lost())], [0, 100, 500])
+  })
+
+  it("does not wait for a stream that is destroyed while it writes", async () => {
+    const stream = new Writable({ write: () => {} })
+    const telemetry = startTelemetry({
+      stream,
+      shutdownTimeout: "1 minute",
+      tracing: { exporter: "stdout", interval: "5 millis" }
+    })
+    await telemetry.spans(10)
+    await until("a write", () => stream.writableLength > 0)
+    stream.destroy()
+    await telemetry.close()
+    assert.deepStrictEqual([telemetry.sent(), telemetry.lost()["rejected"]], [0, 10])
+  })
+
   it("goes on when the stream breaks", async () => {
     const stream = new Writable({ write: (_chunk, _encoding, done) => done(new Error("EPIPE")) })
     const Live = Telemetry.layer({ serviceName: "docs", stream, tracing: { exporter: "stdout", interval: "1 millis" } })
@@ -175,6 +233,33 @@ describe("Telemetry.layerConfig", () => {
       assert.strictEqual(yield* under({ EXPORTER: "none", RATIO: "1" }), "another error")
     })
   })
+
+  it.effect("tells what is out of its range as a reason too, for an operator has written it", () =>
+    Effect.gen(function*() {
+      const wrong: ReadonlyArray<readonly [setting: string, options: any]> = [
+        ["tracing.maxQueue", { tracing: { maxQueue: 0 } }],
+        ["tracing.maxBatch", { tracing: { maxQueue: 5, maxBatch: 6 } }],
+        ["tracing.interval", { tracing: { interval: 0 } }],
+        ["metrics.interval", { metrics: { interval: "60 days" } }],
+        ["metrics.temporality", { metrics: { temporality: secret } }],
+        ["requestTimeout", { requestTimeout: -1 }],
+        ["shutdownTimeout", { shutdownTimeout: Infinity }],
+        ["redact", { redact: ["--"] }],
+        ["headers", { headers: { "a b": secret } }]
+      ]
+      const configured = (options: any) => Telemetry.layerConfig(Config.succeed({ ...good, ...options }))
+      for (const [setting, options] of wrong) {
+        const error = yield* Effect.flip(Effect.scoped(Layer.build(configured(options))))
+        if (!(error instanceof TelemetryConfigError.TelemetryConfigError)) return assert.fail(setting)
+        const { reason } = error
+        const said = reason._tag === "InvalidSetting" ? reason.setting : reason._tag
+        assert.strictEqual(said, setting === "headers" ? "InvalidHeaders" : setting)
+        assert.include(error.message, setting)
+        assert.notInclude(JSON.stringify(error) + error.message, secret)
+      }
+      const exit = yield* Effect.exit(Effect.scoped(Layer.build(configured({ tracing: { ratio: 1 } }))))
+      assert.isTrue(Exit.hasDies(exit))
+    }))
 })
 
 describe("Telemetry.layerEnv", () => {
@@ -198,6 +283,8 @@ describe("Telemetry.layerEnv", () => {
         ["InvalidSampleRatio", { ...name, ...at, OTEL_TRACES_SAMPLER: "jaeger_remote" }],
         ["InvalidSampleRatio", { ...name, ...at, OTEL_TRACES_SAMPLER: "traceidratio", OTEL_TRACES_SAMPLER_ARG: "2" }],
         ["InvalidSampleRatio", { ...name, ...at, OTEL_TRACES_SAMPLER: "traceidratio", OTEL_TRACES_SAMPLER_ARG: "x" }],
+        ["InvalidHeaders", { ...name, ...at, OTEL_EXPORTER_OTLP_HEADERS: "a b=c" }],
+        ["InvalidHeaders", { ...name, ...at, OTEL_EXPORTER_OTLP_HEADERS: "a=b%0Ac" }],
         ["UnsupportedProtocol", { ...name, ...at, OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" }]
       ]
       for (const [reason, variables] of cases) {

@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Redacted, Tracer } from "effect"
+import { Context, Effect, Layer, Metric, Redacted, Schema, Stream, Tracer } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
 import { McpRequest, ObserveMiddleware, ToolMetrics } from "effect-toolops/observe"
+import { Tool, Toolkit } from "effect/ai"
 import { FetchHttpClient, HttpClient, HttpRouter, HttpServerResponse } from "effect/http"
 import { afterEach, vi } from "vitest"
 import {
@@ -109,6 +110,89 @@ describe("Telemetry and a collector", () => {
       assert.deepStrictEqual([telemetry.sent("metrics"), telemetry.lost("metrics")], [points.length, {}])
     }
   })
+
+  it("leaves out metrics that cannot be read, counts them, and delivers the others", async () => {
+    const at = await collector()
+    const telemetry = startTelemetry({ endpoint: at.url, metrics: { exporter: "otlp", interval: "1 hour" } })
+    const context = Context.make(Metric.MetricRegistry, telemetry.registry)
+    await telemetry.runtime.runPromise(Effect.void)
+    Metric.counter("fine").updateUnsafe(1, context)
+    const hooks = { update: () => {}, modify: () => {} }
+    Metric.registerUnsafe(Metric.gauge("thrown"), context, {
+      ...hooks,
+      get: () => {
+        throw new Error("gone")
+      }
+    })
+    const nothing: any = undefined
+    Metric.registerUnsafe(Metric.histogram("nothing", { boundaries: [1] }), context, { ...hooks, get: () => nothing })
+    const odd: any = Object.create(null)
+    Metric.gauge("odd", { attributes: { odd } }).updateUnsafe(1, context)
+    // Two metrics of one name and different kinds, which OpenTelemetry cannot tell as one.
+    Metric.gauge("twice").updateUnsafe(7, context)
+    Metric.histogram("twice", { boundaries: [1] }).updateUnsafe(2, context)
+    await telemetry.close()
+    const points = at.points().map(({ name, value }) => [name, value]).filter(([name]) =>
+      !String(name).startsWith("telemetry.")
+    )
+    assert.deepStrictEqual(points.toSorted(), [["fine", 1], ["odd", 1], ["twice", 7], ["twice.histogram", 1]])
+    assert.deepStrictEqual(telemetry.lost("metrics"), { encoding: 2 })
+  })
+
+  it("tells no secret in names, descriptions and labels of metrics, and leaves the names of tools alone", async () => {
+    const at = await collector()
+    const telemetry = startTelemetry({
+      endpoint: at.url,
+      redact: ["iban"],
+      metrics: { exporter: "otlp", interval: "1 hour" },
+      ...traces()
+    })
+    const context = Context.make(Metric.MetricRegistry, telemetry.registry)
+    const attributes = { session_token: "canary", note: "Bearer canary", "tool.id": "secrets:list", iban: "canary" }
+    Metric.counter("Bearer canary", { attributes, description: "Bearer canary" }).updateUnsafe(1, context)
+    for (const word of ["password=canary", "key"]) Metric.frequency("f").updateUnsafe(word, context)
+    await telemetry.runtime.runPromise(Effect.withSpan(Effect.void, "s", { attributes: { iban: "canary" } }))
+    await telemetry.close()
+    assert.notInclude(at.bytes().toString("latin1"), "canary")
+    const of = (name: string) => at.points().filter((point) => point.name === name).map((point) => point.attributes)
+    assert.deepStrictEqual(of("Bearer <redacted>"), [{
+      session_token: "<redacted>",
+      note: "Bearer <redacted>",
+      "tool.id": "secrets:list",
+      iban: "<redacted>"
+    }])
+    assert.deepStrictEqual(of("f"), [{ key: "password=<redacted>" }, { key: "key" }])
+  })
+
+  for (const temporality of ["cumulative", "delta"] as const) {
+    it(`delivers the last reading of a time in which nothing was answered, and holds few: ${temporality}`, async () => {
+      const held: Array<() => void> = []
+      let isWell = false
+      const at = await collector((response, request) => {
+        if (isWell) return accept(response, request)
+        held.push(() => void accept(response, request))
+        return true
+      })
+      const telemetry = startTelemetry({
+        endpoint: at.url,
+        shutdownTimeout: "1 minute",
+        metrics: { exporter: "otlp", interval: "20 millis", temporality }
+      })
+      const work = Metric.update(Metric.counter("work", { incremental: true }), 1).pipe(
+        Effect.andThen(Effect.sleep(40))
+      )
+      await telemetry.runtime.runPromise(Effect.repeat(work, { times: 19 }))
+      const closing = telemetry.close()
+      await new Promise((resolve) => setTimeout(resolve, 100))
+      isWell = true
+      for (const answer of held) answer()
+      await closing
+      const values = at.points().filter(({ name }) => name === "work").map(({ value }) => value)
+      assert.strictEqual(temporality === "delta" ? sum(Object.fromEntries(values.entries())) : values.at(-1), 20)
+      assert.isAtMost(at.requests.length, 3)
+      assert.deepStrictEqual(telemetry.lost("metrics"), {})
+    })
+  }
 
   it("follows the trace that a call came with, whatever the ratio, and decides for its own by the ratio", async () => {
     const at = await collector()
@@ -299,6 +383,29 @@ describe("Telemetry and a collector", () => {
     await telemetry.close()
   })
 
+  it("takes the status for the answer, however slowly the rest of it comes", async () => {
+    const at = await collector((response) => {
+      response.writeHead(200)
+      const timer = setInterval(() => response.write("x"), 20)
+      response.on("close", () => clearInterval(timer))
+      return true
+    })
+    const telemetry = startTelemetry({ endpoint: at.url, shutdownTimeout: "300 millis", ...traces() })
+    await telemetry.spans(10)
+    await until("a request", () => at.requests.length === 1)
+    await telemetry.close()
+    assert.deepStrictEqual([telemetry.sent(), telemetry.lost()], [10, {}])
+  })
+
+  it("counts what cannot be encoded", async () => {
+    const at = await collector()
+    const telemetry = startTelemetry({ endpoint: at.url, ...traces() })
+    const name: any = Symbol("not a name")
+    await telemetry.runtime.runPromise(Effect.withSpan(Effect.void, name))
+    await telemetry.close()
+    assert.deepStrictEqual([telemetry.sent(), telemetry.lost()], [0, { encoding: 1 }])
+  })
+
   it("ends a request that is not answered in time, and sends the batch again", async () => {
     const at = await collector((response, request) => (request.index === 0 ? hang : accept)(response, request))
     const telemetry = startTelemetry({ endpoint: at.url, requestTimeout: "200 millis", ...traces() })
@@ -430,5 +537,26 @@ describe("Telemetry.layerLight", () => {
     assert.include(JSON.stringify(bodies["/v1/traces"]), "execute_tool search")
     assert.include(JSON.stringify(bodies["/v1/traces"]), "\"light\"")
     assert.strictEqual(at.requests[0]?.headers["x-tenant"], "a")
+  })
+
+  it("leaves out the raw parameters that a toolkit writes on the span around a call", async () => {
+    const { Telemetry } = await import("effect-toolops/node")
+    const at = await collector(accept)
+    const Echo = Tool.make("echo", { parameters: Schema.Struct({ text: Schema.String }), success: Schema.String })
+    const kit = Toolkit.make(Echo)
+    await Effect.runPromise(
+      Effect.gen(function*() {
+        const tools = yield* kit
+        yield* Stream.runDrain(yield* tools.handle("echo", { text: "canary" }))
+      }).pipe(
+        Effect.withSpan("model", { attributes: { parameters: "shown" } }),
+        Effect.provide(kit.toLayer({ echo: ({ text }) => Effect.succeed(text) })),
+        Effect.provide(Layer.fresh(Telemetry.layerLight({ serviceName: "light", endpoint: at.url })))
+      )
+    )
+    const bytes = at.bytes().toString("latin1")
+    assert.include(bytes, "\"tool\"")
+    assert.include(bytes, "not recorded")
+    assert.notInclude(bytes, "canary")
   })
 })

@@ -74,6 +74,21 @@ describe("Telemetry when the process ends", () => {
     }
   })
 
+  it("does not keep a program alive that ends in the middle of a request without closing anything", async () => {
+    const collector = await startCollector(hang)
+    const child = start("abandoned", collector.url)
+    try {
+      const { code, complaint, millis } = await ended(child)
+      assert.deepStrictEqual([code, complaint], [0, ""])
+      assert.isAbove(collector.requests.length, 0)
+      // A request may take a minute.
+      assert.isBelow(millis, 25_000)
+    } finally {
+      child.kill("SIGKILL")
+      await collector.close()
+    }
+  })
+
   it("goes on when nobody reads standard output any more, and counts what is lost", async () => {
     const child = start("stdout")
     try {

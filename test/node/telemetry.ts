@@ -13,7 +13,9 @@ export const startTelemetry = (options: Partial<Telemetry.Options>) => {
     const out: Record<string, number> = {}
     for (const { attributes, hooks, id } of registry.values()) {
       if (id !== name || attributes?.["signal"] !== signal) continue
-      out[attributes["reason"] ?? "sent"] = (hooks.get(Context.empty()) as { readonly count: number }).count
+      const { count } = hooks.get(Context.empty()) as { readonly count: number }
+      // Every reason is there from the start.
+      if (count > 0) out[attributes["reason"] ?? "sent"] = count
     }
     return out
   }

@@ -1,6 +1,6 @@
 /** A program with telemetry, in a process of its own: what it is called with is how it ends. */
 import { NodeRuntime } from "@effect/platform-node"
-import { Context, Effect, Metric } from "effect"
+import { Context, Effect, ManagedRuntime, Metric } from "effect"
 import { Telemetry } from "effect-toolops/node"
 
 const [mode, endpoint] = process.argv.slice(2)
@@ -31,6 +31,19 @@ switch (mode) {
   case "end":
     await Effect.runPromise(work(3000).pipe(Effect.provide(Collected)))
     break
+  // Comes to its end without closing anything, in the middle of a request.
+  case "abandoned": {
+    const runtime = ManagedRuntime.make(
+      Telemetry.layer({
+        serviceName: "child",
+        endpoint,
+        requestTimeout: "1 minute",
+        metrics: { exporter: "otlp", interval: "10 millis" }
+      })
+    )
+    await runtime.runPromise(Effect.sleep("500 millis"))
+    break
+  }
   // Writes to a standard output that nobody reads any more.
   case "stdout": {
     const registry: Metric.MetricRegistry = new Map()

@@ -24,7 +24,7 @@ export interface Codec<A> {
 
 /** Opens what the settings say. */
 export const openTarget = <A>(to: Destination, settings: Settings, codec: Codec<A>): Target =>
-  to._tag === "Stream" ? streamTarget(to.stream, settings.requestMillis) : httpTarget({
+  to._tag === "Stream" ? streamTarget(to.stream) : httpTarget({
     url: to.url,
     headers: to.headers,
     timeoutMillis: settings.requestMillis,

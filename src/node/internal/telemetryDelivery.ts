@@ -21,7 +21,7 @@ export interface Target {
 interface Parcel {
   readonly body: Uint8Array
   readonly items: number
-  readonly settle: (isDelivered: boolean) => void
+  readonly settle: () => void
 }
 
 // After this time no further attempt is begun. A receiver that is being restarted is back by then, and a batch that breaks
@@ -35,14 +35,14 @@ const backoff = (attempt: number): number =>
   Math.min(firstBackoffMillis * 2 ** Math.min(attempt, 16), maxBackoffMillis) * (0.5 + Math.random() / 2)
 
 /**
- * Delivers batches of one signal, one after the other: there is never more than one request in flight.
+ * Delivers batches of one signal, one after the other: there is never more than one request in flight. Who sends bounds
+ * what is held.
  *
  * It lives outside of Effect, as the SDK that feeds it does: its timers are real ones, and do not keep the process alive.
  */
 export class Delivery {
   readonly #target: Target
   readonly #losses: Losses
-  readonly #maxWaiting: number
   readonly #waiting: Array<Parcel> = []
   readonly #abort = new AbortController()
   #running: Promise<void> | undefined
@@ -50,10 +50,14 @@ export class Delivery {
   #notBefore = 0
   #wake: (() => void) | undefined
 
-  constructor(target: Target, losses: Losses, maxWaiting: number) {
+  constructor(target: Target, losses: Losses) {
     this.#target = target
     this.#losses = losses
-    this.#maxWaiting = maxWaiting
+  }
+
+  /** How many batches are not delivered yet, with the one that is being sent. */
+  get held(): number {
+    return this.#waiting.length
   }
 
   /** Whether everything that comes now is lost. */
@@ -61,16 +65,11 @@ export class Delivery {
     return this.#abort.signal.aborted
   }
 
-  /** Takes a batch. `settle` is told what became of it, and only once. */
-  send(body: Uint8Array, items: number, settle: (isDelivered: boolean) => void): void {
-    const reason = this.#abort.signal.aborted
-      ? "shutdown"
-      : this.#waiting.length >= this.#maxWaiting
-      ? "queue_full"
-      : undefined
-    if (reason !== undefined) {
-      this.#losses.lost(reason, items)
-      settle(false)
+  /** Takes a batch. `settle` is called once, when it is delivered or lost. */
+  send(body: Uint8Array, items: number, settle: () => void): void {
+    if (this.isAborted) {
+      this.#losses.lost("shutdown", items)
+      settle()
       return
     }
     this.#waiting.push({ body, items, settle })
@@ -100,7 +99,7 @@ export class Delivery {
       const reason = await this.#deliver(parcel)
       this.#waiting.shift()
       if (reason !== undefined) this.#losses.lost(reason, parcel.items)
-      parcel.settle(reason === undefined)
+      parcel.settle()
     }
     this.#running = undefined
   }

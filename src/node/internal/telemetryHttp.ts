@@ -14,7 +14,7 @@ const refused: Answer = { _tag: "Refused" }
 /** RFC 9110, 10.2.3: a number of seconds, or a date. */
 const retryAfter = (header: string | undefined): number | undefined => {
   if (header === undefined) return undefined
-  const millis = /^\d{1,9}$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now()
+  const millis = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now()
   return Number.isNaN(millis) ? undefined : Math.min(Math.max(millis, 0), maxRetryAfterMillis)
 }
 
@@ -53,6 +53,7 @@ export const httpTarget = (options: {
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
   const post = (body: Uint8Array, signal: AbortSignal): Promise<Answer> =>
     new Promise((resolve) => {
+      let head: http.IncomingMessage | undefined
       const request = open(url, {
         method: "POST",
         agent,
@@ -64,7 +65,8 @@ export const httpTarget = (options: {
         resolve(answer)
         request.destroy()
       }
-      const stop = () => done(later)
+      // Whether the batch was taken is known with the status, and not only when the last byte of the answer has come.
+      const stop = () => done(head === undefined ? later : judge(head, new Uint8Array(), options.rejectedOf))
       // Without this a collector that does not answer would keep a finished program alive.
       const timer = setTimeout(stop, options.timeoutMillis)
       timer.unref()
@@ -72,14 +74,15 @@ export const httpTarget = (options: {
       if (signal.aborted) stop()
       request.on("socket", (socket) => socket.unref())
       // Stays after the end: a connection that is reset later must not end the program.
-      request.on("error", () => done(later))
+      request.on("error", stop)
       request.on("response", (response) => {
+        head = response
         const chunks: Array<Buffer> = []
         let size = 0
         response.on("data", (chunk: Buffer) => {
           size += chunk.byteLength
           if (size <= maxAnswerBytes) chunks.push(chunk)
-          else done(judge(response, new Uint8Array(), options.rejectedOf))
+          else stop()
         })
         response.on("end", () => {
           clearTimeout(timer)
@@ -87,7 +90,7 @@ export const httpTarget = (options: {
           // Not destroyed, so that the connection serves the next batch.
           resolve(judge(response, Buffer.concat(chunks), options.rejectedOf))
         })
-        response.on("error", () => done(judge(response, new Uint8Array(), options.rejectedOf)))
+        response.on("error", stop)
       })
       request.end(body)
     })

@@ -6,9 +6,11 @@ export type Signal = "traces" | "metrics"
 
 /**
  * Why something did not reach the collector: there was no room, the collector will not have it, it was not to be reached
- * for too long, it could not be encoded, or the program ended first.
+ * for too long, it could not be read or encoded, or the program ended first.
  */
-export type LossReason = "queue_full" | "rejected" | "unreachable" | "encoding" | "shutdown"
+export type LossReason = typeof reasons[number]
+
+const reasons = ["queue_full", "rejected", "unreachable", "encoding", "shutdown"] as const
 
 export const exported: Definition<"counter"> = {
   type: "counter",
@@ -37,14 +39,16 @@ export class Losses {
     this.#signal = signal
     this.#context = context
     this.#exported = series(exported, { signal })
+    // There from the start: a rise from nothing is no rise for whoever watches for losses.
+    this.sent(0)
+    for (const reason of reasons) this.lost(reason, 0)
   }
 
   sent(items: number): void {
-    if (items > 0) this.#exported(items, this.#context)
+    this.#exported(items, this.#context)
   }
 
   lost(reason: LossReason, items: number): void {
-    if (items <= 0) return
     let count = this.#dropped.get(reason)
     if (count === undefined) {
       count = series(dropped, { signal: this.#signal, reason })

@@ -1,6 +1,7 @@
 import type { Attributes, AttributeValue } from "@opentelemetry/api"
 import type { ResourceMetrics } from "@opentelemetry/sdk-metrics"
 import type { ReadableSpan } from "@opentelemetry/sdk-trace-base"
+import { scrubLabel } from "../../observe/internal/metricScrub.ts"
 import { type Redaction, replacement } from "../../observe/Redaction.ts"
 
 // The last net: spans of our own are clean, but an exporter also gets what the rest of the program annotates.
@@ -64,9 +65,18 @@ export const scrubMetrics = (metrics: ResourceMetrics, redaction: Redaction): Re
     scope,
     metrics: metrics.map((metric) => ({
       ...metric,
+      descriptor: {
+        ...metric.descriptor,
+        name: redaction.text(metric.descriptor.name),
+        description: redaction.text(metric.descriptor.description)
+      },
       dataPoints: metric.dataPoints.map((point) => {
         const { time_unit: _timeUnit, unit: _unit, ...labels } = point.attributes
-        return { ...point, attributes: scrub(labels, redaction) }
+        const attributes: Attributes = {}
+        for (const name of Object.keys(labels)) {
+          attributes[redaction.text(name)] = scrubLabel(name, labels[name], redaction)
+        }
+        return { ...point, attributes }
       })
       // The kinds of metrics differ in what points hold, which is left as it is.
     })) as typeof metrics

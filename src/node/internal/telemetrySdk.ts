@@ -3,15 +3,19 @@ import * as OtelTracer from "@effect/opentelemetry/OtelTracer"
 import * as Resource from "@effect/opentelemetry/Resource"
 import {
   AggregationTemporality,
+  type MetricProducer,
   PeriodicExportingMetricReader,
   type PushMetricExporter
 } from "@opentelemetry/sdk-metrics"
 import { BasicTracerProvider, ParentBasedSampler, TraceIdRatioBasedSampler } from "@opentelemetry/sdk-trace-base"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
 import { encode, metricsCodec, openTarget, traceCodec } from "./telemetryCodec.ts"
 import { Delivery } from "./telemetryDelivery.ts"
 import { Losses } from "./telemetryLosses.ts"
+import { ReadableMetrics } from "./telemetryReadable.ts"
 import { scrubMetrics } from "./telemetryScrub.ts"
 import type { MetricsSettings, Settings, TracingSettings } from "./telemetrySettings.ts"
 import { BoundedProcessor } from "./telemetrySpans.ts"
@@ -21,9 +25,8 @@ import { BoundedProcessor } from "./telemetrySpans.ts"
 // is longer than their timeout and send the next one at once, count no loss, and start all batches together at the end.
 // Encoding and batching are the SDK's.
 
-// What an exporter says of a batch; the numbers are those of the SDK's `ExportResultCode`, whose package is no dependency.
-const success = { code: 0 } as const
-const failure = { code: 1 } as const
+// Readings that are held: one is being sent, one waits. While they are, no other is made, but for the last one.
+const maxReadings = 2
 
 /** One signal on its way out. */
 interface Outlet {
@@ -38,7 +41,7 @@ const openTraces = (
   losses: Losses
 ) => {
   // The processor bounds spans, so batches need no bound of their own.
-  const delivery = new Delivery(openTarget(tracing.to, settings, traceCodec), losses, Infinity)
+  const delivery = new Delivery(openTarget(tracing.to, settings, traceCodec), losses)
   const processor = new BoundedProcessor(settings, tracing, delivery, losses)
   const provider = new BasicTracerProvider({
     resource,
@@ -49,23 +52,28 @@ const openTraces = (
   return { provider, outlet }
 }
 
-const openMetrics = (settings: Settings, metrics: MetricsSettings, losses: Losses) => {
-  // A newer reading says all that an older one does, so few need to wait.
-  const delivery = new Delivery(openTarget(metrics.to, settings, metricsCodec), losses, 2)
+const openMetrics = (
+  settings: Settings,
+  metrics: MetricsSettings,
+  resource: Resource.Resource["Service"],
+  losses: Losses,
+  producer: MetricProducer
+): Outlet => {
+  const delivery = new Delivery(openTarget(metrics.to, settings, metricsCodec), losses)
+  let isClosing = false
   const exporter: PushMetricExporter = {
     export: (data, done) => {
-      const scrubbed = scrubMetrics(data, settings.redaction)
-      const points = scrubbed.scopeMetrics.flatMap((scope) => scope.metrics)
+      const points = data.scopeMetrics.flatMap((scope) => scope.metrics)
         .reduce((sum, metric) => sum + metric.dataPoints.length, 0)
-      if (points === 0) return done(success)
-      let body: Uint8Array
       try {
-        body = encode(metrics.to, metricsCodec, scrubbed)
+        const body = encode(metrics.to, metricsCodec, scrubMetrics(data, settings.redaction))
+        delivery.send(body, points, () => {})
       } catch {
         losses.lost("encoding", points)
-        return done(failure)
       }
-      delivery.send(body, points, (isDelivered) => done(isDelivered ? success : failure))
+      // What becomes of it is the delivery's affair: the reader would not make the last reading before it knows. The
+      // number is that of the SDK's `ExportResultCode`, whose package is no dependency.
+      done({ code: 0 })
     },
     forceFlush: () => Promise.resolve(),
     selectAggregationTemporality: () =>
@@ -73,8 +81,21 @@ const openMetrics = (settings: Settings, metrics: MetricsSettings, losses: Losse
     shutdown: () => Promise.resolve()
   }
   const reader = new PeriodicExportingMetricReader({ exporter, exportIntervalMillis: metrics.intervalMillis })
-  const outlet: Outlet = { delivery, flush: () => reader.shutdown() }
-  return { reader, outlet }
+  reader.setMetricProducer({
+    collect: async (options) => {
+      if (isClosing || delivery.held < maxReadings) return producer.collect(options)
+      // Nothing is lost by it: the next one tells it too, a delta as well as a sum.
+      return { resourceMetrics: { resource, scopeMetrics: [] }, errors: [] }
+    }
+  })
+  const outlet: Outlet = {
+    delivery,
+    flush: () => {
+      isClosing = true
+      return reader.shutdown()
+    }
+  }
+  return outlet
 }
 
 /** Sends what is left, for `millis` at most, then counts the rest as lost. Never rejects. */
@@ -102,9 +123,12 @@ export const layer = (settings: Settings): Layer.Layer<never> =>
     const outlets: Array<Outlet> = []
     yield* Effect.addFinalizer(() => Effect.promise(() => close(outlets, settings.closeMillis)))
     if (settings.metrics !== undefined) {
-      const { outlet, reader } = openMetrics(settings, settings.metrics, new Losses("metrics", context))
-      outlets.push(outlet)
-      reader.setMetricProducer(yield* OtelMetrics.makeProducer(settings.metrics.temporality))
+      const losses = new Losses("metrics", context)
+      const registry = new ReadableMetrics(Context.get(context, Metric.MetricRegistry), context, losses)
+      const producer = yield* OtelMetrics.makeProducer(settings.metrics.temporality).pipe(
+        Effect.provideService(Metric.MetricRegistry, registry)
+      )
+      outlets.push(openMetrics(settings, settings.metrics, resource, losses, producer))
     }
     if (settings.tracing === undefined) return Layer.empty
     const { outlet, provider } = openTraces(settings, settings.tracing, resource, new Losses("traces", context))

@@ -51,6 +51,29 @@ export const jaegerEndpoint = "http://localhost:4318"
 
 const fail = (reason: typeof Errors.Reason.Type) => new Errors.TelemetryConfigError({ reason })
 
+// What makes no sense throws where code has written it. A configuration is told the reason.
+class Nonsense extends Error {
+  readonly reason: typeof Errors.Reason.Type
+  readonly thrown: unknown
+
+  constructor(reason: typeof Errors.Reason.Type, thrown: unknown) {
+    super()
+    this.reason = reason
+    this.thrown = thrown
+  }
+}
+
+const checked = <A>(reason: () => typeof Errors.Reason.Type, check: () => A): A => {
+  try {
+    return check()
+  } catch (error) {
+    throw new Nonsense(reason(), error)
+  }
+}
+
+const setting = <A>(name: string, expected: string, check: () => A): A =>
+  checked(() => new Errors.InvalidSetting({ setting: name, expected }), check)
+
 const isOneOf = <A extends string>(value: unknown, words: ReadonlyArray<A>): value is A =>
   words.some((word) => word === value)
 
@@ -86,14 +109,18 @@ const checkHeaders = (where: string, headers: NonNullable<Options["headers"]>): 
   return out
 }
 
-const seconds = (where: string, name: string, value: Duration.Input): number => {
-  const millis = Check.millis(where, name, value)
-  // A timer of Node fires at once beyond this.
-  if (millis < 1 || millis > 2 ** 31 - 1) {
-    throw new RangeError(`${where}: ${name} must be a duration from 1 ms to 24 days, got ${millis} ms`)
-  }
-  return millis
-}
+const seconds = (where: string, name: string, value: Duration.Input): number =>
+  setting(name, "a duration from 1 ms to 24 days", () => {
+    const millis = Check.millis(where, name, value)
+    // A timer of Node fires at once beyond this.
+    if (millis < 1 || millis > 2 ** 31 - 1) {
+      throw new RangeError(`${where}: ${name} must be a duration from 1 ms to 24 days, got ${millis} ms`)
+    }
+    return millis
+  })
+
+const count = (where: string, name: string, value: number, most: number): number =>
+  setting(name, `an integer from 1 to ${most}`, () => Check.integer(where, name, value, 1, most))
 
 const tracingOf = (where: string, options: Options, headers: Record<string, string>): TracingSettings | undefined => {
   const tracing = options.tracing
@@ -112,12 +139,12 @@ const tracingOf = (where: string, options: Options, headers: Record<string, stri
   if (!isOneOf(exporter, tracingExporters)) {
     throw fail(new Errors.InvalidTracingExporter({ expected: tracingExporters }))
   }
-  const maxQueue = Check.integer(where, "tracing.maxQueue", tracing.maxQueue ?? 2048, 1, 1_000_000)
+  const maxQueue = count(where, "tracing.maxQueue", tracing.maxQueue ?? 2048, 1_000_000)
   const settings = {
     sampleRatio: ratio,
     intervalMillis: seconds(where, "tracing.interval", tracing.interval ?? 5000),
     maxQueue,
-    maxBatch: Check.integer(where, "tracing.maxBatch", tracing.maxBatch ?? Math.min(512, maxQueue), 1, maxQueue)
+    maxBatch: count(where, "tracing.maxBatch", tracing.maxBatch ?? Math.min(512, maxQueue), maxQueue)
   }
   if (tracing.enabled === false || exporter === "none") return undefined
   const to = exporter === "stdout"
@@ -136,10 +163,11 @@ const metricsOf = (where: string, options: Options, headers: Record<string, stri
   }
   const settings = {
     intervalMillis: seconds(where, "metrics.interval", metrics.interval ?? 60_000),
-    temporality: Check.oneOf(where, "metrics.temporality", metrics.temporality ?? "cumulative", [
-      "cumulative",
-      "delta"
-    ])
+    temporality: setting(
+      "metrics.temporality",
+      "cumulative or delta",
+      () => Check.oneOf(where, "metrics.temporality", metrics.temporality ?? "cumulative", ["cumulative", "delta"])
+    )
   }
   if (metrics.enabled === false || exporter === "none" || exporter === "prometheus") return undefined
   const to = exporter === "stdout" ? streamOf(options) : collectorOf(options.endpoint, "v1/metrics", headers)
@@ -182,9 +210,13 @@ const withoutSecrets = (
 
 /**
  * Checks options and fills in what is not given. What a configuration can get wrong is returned as an error; what only
- * code can get wrong throws.
+ * code can get wrong throws. `isConfigured` says that the values come from a configuration, all of them.
  */
-export const resolve = (where: string, options: Options): Settings | Errors.TelemetryConfigError => {
+export const resolve = (
+  where: string,
+  options: Options,
+  isConfigured = false
+): Settings | Errors.TelemetryConfigError => {
   Check.known(where, options, [
     "serviceName",
     "version",
@@ -202,8 +234,10 @@ export const resolve = (where: string, options: Options): Settings | Errors.Tele
   try {
     const serviceName = checkServiceName(options.serviceName)
     const redact = options.redact ?? []
-    const redaction = redact.length === 0 ? Redaction.standard : Redaction.make({ keys: redact })
-    const headers = checkHeaders(where, options.headers ?? {})
+    const redaction = redact.length === 0
+      ? Redaction.standard
+      : setting("redact", "names that hold a letter or digit each", () => Redaction.make({ keys: redact }))
+    const headers = checked(() => new Errors.InvalidHeaders({}), () => checkHeaders(where, options.headers ?? {}))
     if (options.endpoint !== undefined && options.endpoint !== "") checkEndpoint(options.endpoint)
     return {
       serviceName,
@@ -219,7 +253,9 @@ export const resolve = (where: string, options: Options): Settings | Errors.Tele
     }
   } catch (error) {
     if (error instanceof Errors.TelemetryConfigError) return error
-    throw error
+    if (!(error instanceof Nonsense)) throw error
+    if (isConfigured) return fail(error.reason)
+    throw error.thrown
   }
 }
 

@@ -8,8 +8,11 @@ const decoder = new TextDecoder()
 /**
  * A stream of lines. What cannot be written is lost: a reader who has gone does not come back, and a line that was half
  * written must not be written again.
+ *
+ * However slow the stream is, it is waited for: what it was given stays in its buffer, so whoever gives it more has no
+ * bound, and whoever calls it lost counts wrongly.
  */
-export const streamTarget = (stream: Writable, timeoutMillis: number): Target => {
+export const streamTarget = (stream: Writable): Target => {
   // Without a listener the end of whoever reads our output would be the end of the program.
   if (!guarded.has(stream)) {
     guarded.add(stream)
@@ -18,15 +21,15 @@ export const streamTarget = (stream: Writable, timeoutMillis: number): Target =>
   const post = (body: Uint8Array, signal: AbortSignal): Promise<Answer> =>
     new Promise((resolve) => {
       const done = (isWritten: boolean) => {
-        clearTimeout(timer)
+        stream.off("close", stop)
         signal.removeEventListener("abort", stop)
         resolve(isWritten ? { _tag: "Accepted", rejected: 0 } : { _tag: "Refused" })
       }
       const stop = () => done(false)
-      const timer = setTimeout(stop, timeoutMillis)
-      timer.unref()
       signal.addEventListener("abort", stop, { once: true })
       if (signal.aborted || stream.destroyed || stream.writableEnded) return stop()
+      // The callback of a write that had begun is not called when the stream is destroyed.
+      stream.once("close", stop)
       stream.write(`${toLine(decoder.decode(body))}\n`, (error) => done(error == null))
     })
   return { post, close: () => {} }
