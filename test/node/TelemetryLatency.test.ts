@@ -14,19 +14,19 @@ const slowly: Behaviour = (response) => {
 /** Calls of 5 ms through the whole of observe, whose spans and metrics go to `endpoint` all the time. */
 const startCalls = (endpoint: string) => {
   const runtime = ManagedRuntime.make(
-    ToolPipeline.layerOf(ObserveMiddleware.ObserveMiddleware).pipe(
-      Layer.provide(ObserveMiddleware.layer({ log: false })),
-      Layer.provideMerge(Telemetry.layer({
+    Layer.provideMerge(
+      ObserveMiddleware.layer({ log: false }),
+      Telemetry.layer({
         serviceName: "test",
         endpoint,
         shutdownTimeout: 10,
         tracing: { interval: "20 millis" },
         metrics: { interval: "50 millis" }
-      }))
+      })
     )
   )
   const p99 = Effect.gen(function*() {
-    const pipeline = yield* ToolPipeline.ToolPipeline
+    const pipeline = yield* ToolPipeline.make(ObserveMiddleware.ObserveMiddleware)
     const millis: Array<number> = []
     const call = Effect.suspend(() => {
       const begun = performance.now()
