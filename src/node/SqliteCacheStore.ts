@@ -22,7 +22,7 @@ import { isCacheKey } from "../cache/CacheKey.ts"
 import { CacheStore, type Entry, type NewEntry, type Store, type StoreStats } from "../cache/CacheStore.ts"
 import { monotonicMillis, monotonicMillisOf } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
-import { CacheFile, isDamage } from "./internal/cacheFile.ts"
+import { CacheFile, idOf, isDamage } from "./internal/cacheFile.ts"
 
 /**
  * What `layer` takes.
@@ -83,13 +83,14 @@ class SqliteStore implements Store {
 
   readonly get = (key: string): Effect.Effect<Entry | undefined, CacheError.CacheError> =>
     this.#use((file, fiber) => {
-      const sealed = file.read(key)
+      const id = idOf(key)
+      const sealed = file.read(id)
       if (sealed === undefined) return undefined
       const clock = fiber.getRef(Clock.Clock)
       const now = clock.currentTimeMillisUnsafe()
-      const entry = unseal(key, sealed)
+      const entry = unseal(id, sealed)
       if (entry === undefined) {
-        file.remove(key)
+        file.remove(id)
         return undefined
       }
       if (now >= entry.keepUntil || now < entry.written) return undefined
@@ -107,10 +108,11 @@ class SqliteStore implements Store {
       if (!isCacheKey(key) || !(entry.keepMillis > 0)) return
       const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
       const keep = Math.min(Math.floor(now + entry.keepMillis), Number.MAX_SAFE_INTEGER)
+      const id = idOf(key)
       const body = digits(now) + digits(now + entry.freshMillis) + digits(keep) + entry.text
       this.#evictions += file.write({
-        key,
-        sealed: checksum(key, body) + body,
+        id,
+        sealed: seal(id, body),
         written: now,
         keep,
         labels: entry.labels,
@@ -118,7 +120,8 @@ class SqliteStore implements Store {
       }, this.#options.maxBytes)
     })
 
-  readonly remove = (key: string): Effect.Effect<void, CacheError.CacheError> => this.#use((file) => file.remove(key))
+  readonly remove = (key: string): Effect.Effect<void, CacheError.CacheError> =>
+    this.#use((file) => file.remove(idOf(key)))
 
   readonly invalidate = (labels: ReadonlyArray<string>): Effect.Effect<void, CacheError.CacheError> =>
     Effect.onError(
@@ -236,7 +239,7 @@ class SqliteStore implements Store {
   }
 }
 
-// An entry in the file: a CRC-32 of its key and of what follows it, when it was written, how long it is fresh and how
+// An entry in the file: a CRC-32 of what follows it, when it was written, how long it is fresh and how
 // long it is kept, in digits of the same number each, and the text. All in one column, since each that is read costs.
 const crcLength = 8
 const digitsLength = 16
@@ -245,13 +248,17 @@ const headLength = crcLength + 3 * digitsLength
 const digits = (millis: number): string =>
   String(Math.min(Math.floor(millis), Number.MAX_SAFE_INTEGER)).padStart(digitsLength, "0")
 
-// It has to find damage, not forgery: who can write to the file can put a digest of any kind into it.
-const checksum = (key: string, body: string): string => crc32(body, crc32(key)).toString(16).padStart(crcLength, "0")
+// It has to find damage, not forgery: who can write to the file can put a digest of any kind into it. It begins with the
+// number of the key, so that the entry of another key is damage too.
+const checksum = (id: number, body: string): number => crc32(body, id >>> 0)
 
-const unseal = (key: string, sealed: string) => {
-  if (sealed.length < headLength || sealed.slice(0, crcLength) !== checksum(key, sealed.slice(crcLength))) {
-    return undefined
-  }
+const seal = (id: number, body: string): string => checksum(id, body).toString(16).padStart(crcLength, "0") + body
+
+const unseal = (id: number, sealed: string) => {
+  if (
+    sealed.length < headLength || Number.parseInt(sealed.slice(0, crcLength), 16) !==
+      checksum(id, sealed.slice(crcLength))
+  ) return undefined
   const number = (index: number): number => {
     const start = crcLength + index * digitsLength
     return Number(sealed.slice(start, start + digitsLength))

@@ -41,7 +41,8 @@ export class RecentAnswers {
 
 // Bytes are not, nor is the sign that a text is corrupt.
 const isJson = (value: unknown): boolean =>
-  typeof value === "object" && value !== null && (Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype)
+  typeof value === "object" && value !== null &&
+  (Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype)
 
 // Nobody else has the value that is copied. A spread copies a member called `__proto__` like any other.
 const copyOf = (value: unknown): Copy => {

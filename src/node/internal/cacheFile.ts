@@ -1,19 +1,21 @@
 import { closeSync, existsSync, openSync, renameSync, rmSync, statSync } from "node:fs"
 import { DatabaseSync, type StatementSync } from "node:sqlite"
+import { sha256Hex } from "../../internal/hash.ts"
 
 // The SQL below `SqliteCacheStore`. Everything here is synchronous and throws what SQLite throws.
 
 /** Names the file as ours in SQLite's header ("tops"). */
 const applicationId = 0x746f7073
-const schemaVersion = 1
+const schemaVersion = 2
 
 /** Labels whose last invalidation is remembered. */
 const maxInvalidations = 10_000
 
-// What is read of an entry is one column, `sealed`: the rest is for finding entries. Bytes are counted by triggers, so that no process and no crash can leave the sum wrong.
+// An entry is found by its `id`, a number that is made of its key, and so in one look at one tree. What is read of it is
+// one column, `sealed`, which also tells whether it is the key's: the rest is for letting entries go. Bytes are counted by triggers, so that no process and no crash can leave the sum wrong.
 const schema = `
   CREATE TABLE entries (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, sealed TEXT NOT NULL, keep INTEGER NOT NULL, bytes INTEGER NOT NULL
+    id INTEGER PRIMARY KEY, sealed TEXT NOT NULL, keep INTEGER NOT NULL, bytes INTEGER NOT NULL
   ) STRICT;
   CREATE INDEX entries_keep ON entries (keep);
   CREATE TABLE labels (label TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (label, id)) STRICT, WITHOUT ROWID;
@@ -36,8 +38,17 @@ const schema = `
 /** What a row and its index entries take beside its texts, roughly. */
 const rowOverhead = 200
 
+/** The number of a key. Of two keys with one number, which nobody will see, the later one takes the other's place. */
+export const idOf = (key: string): number => {
+  const tail = key.slice(-idDigits)
+  // A key of ours ends with a SHA-256.
+  return Number.parseInt(hexadecimal.test(tail) ? tail : sha256Hex(key).slice(0, idDigits), 16)
+}
+const idDigits = 13
+const hexadecimal = /^[0-9a-f]{13}$/
+
 export interface NewRow {
-  readonly key: string
+  readonly id: number
   readonly sealed: string
   readonly written: number
   readonly keep: number
@@ -68,7 +79,7 @@ export class CacheFile {
   private constructor(db: DatabaseSync, inode: number) {
     this.#db = db
     this.#inode = inode
-    this.#read = db.prepare("SELECT sealed FROM entries WHERE key = ?")
+    this.#read = db.prepare("SELECT sealed FROM entries WHERE id = ?")
     // An object with the column's name takes a third of the time of a hit.
     this.#read.setReturnArrays(true)
     this.#mark = db.prepare("SELECT seq FROM state")
@@ -135,9 +146,9 @@ export class CacheFile {
     }
   }
 
-  read(key: string): string | undefined {
+  read(id: number): string | undefined {
     // An array, as was asked for above. The column is declared so, and the table is STRICT.
-    const row = this.#read.get(key) as unknown as readonly [sealed: string] | undefined
+    const row = this.#read.get(id) as unknown as readonly [sealed: string] | undefined
     return row?.[0]
   }
 
@@ -147,32 +158,27 @@ export class CacheFile {
 
   /** Stores a row unless it was invalidated since its mark. Returns how many others had to go. */
   write(row: NewRow, maxBytes: number): number {
-    const bytes = rowOverhead + row.key.length + Buffer.byteLength(row.sealed) + row.labels.length * 60
+    const bytes = rowOverhead + Buffer.byteLength(row.sealed) + row.labels.length * 60
     if (bytes > maxBytes) return 0
     return this.#transaction(() => {
       if (row.mark !== undefined && this.#isInvalid(row.labels, row.mark)) return 0
-      this.#run("DELETE FROM entries WHERE key = ?", row.key)
-      const { lastInsertRowid } = this.#run(
-        "INSERT INTO entries (key, sealed, keep, bytes) VALUES (?, ?, ?, ?)",
-        row.key,
-        row.sealed,
-        row.keep,
-        bytes
-      )
+      const { id } = row
+      this.#run("DELETE FROM entries WHERE id = ?", id)
+      this.#run("INSERT INTO entries (id, sealed, keep, bytes) VALUES (?, ?, ?, ?)", id, row.sealed, row.keep, bytes)
       for (const label of row.labels) {
-        this.#run("INSERT OR IGNORE INTO labels (label, id) VALUES (?, ?)", label, lastInsertRowid)
+        this.#run("INSERT OR IGNORE INTO labels (label, id) VALUES (?, ?)", label, id)
       }
       // A few of the dead with every new one, so that nothing has to stop for all of them.
       this.#run(
         "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE keep <= ? ORDER BY keep LIMIT 8)",
         row.written
       )
-      return this.#evict(maxBytes, lastInsertRowid)
+      return this.#evict(maxBytes, id)
     })
   }
 
-  remove(key: string): void {
-    this.#run("DELETE FROM entries WHERE key = ?", key)
+  remove(id: number): void {
+    this.#run("DELETE FROM entries WHERE id = ?", id)
   }
 
   markInvalid(labels: ReadonlyArray<string>): void {
@@ -227,7 +233,7 @@ export class CacheFile {
     })
   }
 
-  #evict(maxBytes: number, newest: number | bigint): number {
+  #evict(maxBytes: number, newest: number): number {
     let evicted = 0
     while (Number(this.#get("SELECT bytes FROM state")["bytes"]) > maxBytes) {
       const { changes } = this.#run(
