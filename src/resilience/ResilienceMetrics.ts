@@ -11,6 +11,7 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
+import type { Definition } from "../internal/metricSeries.ts"
 import * as Check from "../internal/options.ts"
 import type * as CircuitBreaker from "./CircuitBreaker.ts"
 import { CurrentResilienceObserver, type ResilienceObserver } from "./ResilienceObserver.ts"
@@ -28,53 +29,74 @@ export interface Options {
 
 type Series = Metric.Metric<number, unknown>
 
-interface Definition {
-  readonly type: "counter" | "gauge"
-  readonly name: string
-  readonly unit: string
-  readonly description: string
-}
+const labels = ["dependency"]
 
 const definitions = {
   transitions: {
     type: "counter",
     name: "tool.circuit.transitions",
     unit: "{transition}",
-    description: "Changes of a circuit's status"
+    description: "Changes of a circuit's status",
+    labels: [...labels, "from", "to"]
   },
   state: {
     type: "gauge",
     name: "tool.circuit.state",
     unit: "1",
-    description: "0 for a circuit that lets calls pass, 1 for a half-open one, 2 for one that refuses them"
+    description: "0 for a circuit that lets calls pass, 1 for a half-open one, 2 for one that refuses them",
+    labels
   },
-  active: { type: "gauge", name: "tool.bulkhead.active", unit: "{call}", description: "Slots of a bulkhead in use" },
-  queued: { type: "gauge", name: "tool.bulkhead.queued", unit: "{call}", description: "Calls that wait for a slot" },
+  active: {
+    type: "gauge",
+    name: "tool.bulkhead.active",
+    unit: "{call}",
+    description: "Slots of a bulkhead in use",
+    labels
+  },
+  queued: {
+    type: "gauge",
+    name: "tool.bulkhead.queued",
+    unit: "{call}",
+    description: "Calls that wait for a slot",
+    labels
+  },
   timeouts: {
     type: "counter",
     name: "tool.timeout.total",
     unit: "{attempt}",
-    description: "Attempts that were not done in time"
+    description: "Attempts that were not done in time",
+    labels
   },
   late: {
     type: "counter",
     name: "tool.timeout.late",
     unit: "{attempt}",
-    description: "Attempts that ended after their caller had been answered"
+    description: "Attempts that ended after their caller had been answered",
+    labels
   },
   retries: {
     type: "counter",
     name: "tool.retry.attempts",
     unit: "{attempt}",
-    description: "Attempts that were made because one before had failed"
+    description: "Attempts that were made because one before had failed",
+    labels
   },
   hedges: {
     type: "counter",
     name: "tool.hedge.total",
     unit: "{attempt}",
-    description: "Attempts that were started beside one that took long"
+    description: "Attempts that were started beside one that took long",
+    labels
   }
 } as const satisfies Record<string, Definition>
+
+/**
+ * Every metric that is updated here, for those who draw or export them.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const metrics: ReadonlyArray<Definition> = Object.values(definitions)
 
 const make = ({ description, name, type, unit }: Definition, attributes: Readonly<Record<string, string>>): Series => {
   const options = { description, attributes: { unit, ...attributes } }

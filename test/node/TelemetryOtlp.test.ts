@@ -498,6 +498,25 @@ describe("Telemetry and a collector", () => {
     assert.isAtMost(at.mostInFlight(), 1)
   })
 
+  it("has every reason for a loss at zero from the start, so that the first loss is seen to be one", async () => {
+    const at = await collector()
+    const telemetry = startTelemetry({ endpoint: at.url, ...traces(), metrics: { exporter: "otlp" } })
+    await telemetry.runtime.runPromise(Effect.void)
+    const zeros = [...telemetry.registry.values()].filter(({ id }) => id === "telemetry.dropped").map(
+      ({ attributes, hooks }) => [
+        attributes?.["signal"],
+        attributes?.["reason"],
+        (hooks.get(Context.empty()) as { readonly count: number }).count
+      ]
+    )
+    const reasons = ["encoding", "queue_full", "rejected", "shutdown", "unreachable"]
+    assert.deepStrictEqual(
+      zeros.toSorted(),
+      ["metrics", "traces"].flatMap((signal) => reasons.map((reason) => [signal, reason, 0]))
+    )
+    await telemetry.close()
+  })
+
   it("counts what ends after it was closed", async () => {
     const at = await collector()
     const telemetry = startTelemetry({ endpoint: at.url, ...traces() })

@@ -6,31 +6,44 @@ import { Context, Effect, Metric } from "effect"
 import { AuditLog } from "effect-toolops/auth"
 import { Telemetry } from "effect-toolops/node"
 import { PrometheusRoutes, ToolMetrics } from "effect-toolops/observe"
+import { ResilienceMetrics } from "effect-toolops/resilience"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 
+const definitions: ReadonlyArray<ToolMetrics.Definition> = [
+  ...ToolMetrics.all,
+  ...AuditLog.metrics,
+  ...ResilienceMetrics.metrics,
+  Telemetry.exported,
+  Telemetry.dropped
+]
+
+/** The names under which Prometheus finds the samples of a metric. */
+const names = (definition: ToolMetrics.Definition): ReadonlyArray<string> => {
+  const context = Context.make(Metric.MetricRegistry, new Map())
+  ToolMetrics.series(definition, {})(1, context)
+  const text = Effect.runSync(Effect.provideContext(PrometheusRoutes.make()(), context))
+  return [...new Set([...text.matchAll(/^([a-z_]+)(?:\{[^\n]*\})? [0-9.]+$/gm)].map(([, name = ""]) => name))]
+}
+
 /** Every name under which Prometheus finds a sample of ours, with the labels that it may have. */
 export const exposed = (): ReadonlyMap<string, ReadonlyArray<string>> => {
-  const names = new Map<string, ReadonlyArray<string>>()
-  for (const definition of [...ToolMetrics.all, ...AuditLog.metrics, Telemetry.exported, Telemetry.dropped]) {
-    const context = Context.make(Metric.MetricRegistry, new Map())
-    ToolMetrics.series(definition, {})(1, context)
-    const text = Effect.runSync(Effect.provideContext(PrometheusRoutes.make()(), context))
+  const all = new Map<string, ReadonlyArray<string>>()
+  for (const definition of definitions) {
     const labels = definition.labels.map((label) => label.replaceAll(".", "_"))
-    for (const [, name = ""] of text.matchAll(/^([a-z_]+)(?:\{[^\n]*\})? [0-9.]+$/gm)) {
-      names.set(name, name.endsWith("_bucket") ? [...labels, "le"] : labels)
-    }
+    for (const name of names(definition)) all.set(name, name.endsWith("_bucket") ? [...labels, "le"] : labels)
   }
-  return names
+  return all
 }
 
 /** The name of a definition's samples in Prometheus. */
-const sample = (definition: ToolMetrics.Definition, suffix = ""): string => {
-  const wanted = `${definition.name.replaceAll(".", "_").replace(/_total$/, "")}`
-  const found = [...exposed().keys()].find((name) => name.startsWith(wanted) && name.endsWith(suffix))
-  if (found === undefined) throw new Error(`${definition.name} is not exposed`)
+const sample = (definition: ToolMetrics.Definition | undefined, suffix = ""): string => {
+  const found = definition === undefined ? undefined : names(definition).find((name) => name.endsWith(suffix))
+  if (found === undefined) throw new Error(`${definition?.name} is not exposed`)
   return found
 }
+
+const resilience = (name: string): string => sample(ResilienceMetrics.metrics.find((metric) => metric.name === name))
 
 const calls = sample(ToolMetrics.callTotal)
 const executions = sample(ToolMetrics.execTotal)
@@ -43,9 +56,19 @@ const late = sample(ToolMetrics.lateTotal)
 const callCount = sample(ToolMetrics.callDuration, "_count")
 const callBucket = sample(ToolMetrics.callDuration, "_bucket")
 const execBucket = sample(ToolMetrics.execDuration, "_bucket")
-const [audit = "", auditLag = ""] = AuditLog.metrics.map((definition) =>
+const suppressed = sample(ToolMetrics.logSuppressed)
+const [audit = "", auditLag = "", auditQueued = ""] = AuditLog.metrics.map((definition) =>
   sample(definition, definition.type === "histogram" ? "_bucket" : "")
 )
+
+const circuit = resilience("tool.circuit.state")
+const transitions = resilience("tool.circuit.transitions")
+const active = resilience("tool.bulkhead.active")
+const queued = resilience("tool.bulkhead.queued")
+const timeouts = resilience("tool.timeout.total")
+const lateAttempts = resilience("tool.timeout.late")
+const attempts = resilience("tool.retry.attempts")
+const hedges = resilience("tool.hedge.total")
 
 const exported = sample(Telemetry.exported)
 const dropped = sample(Telemetry.dropped)
@@ -56,7 +79,15 @@ const hitRatio = (window: string): string =>
   `${rate(`${cache}{result=~"hit|stale|coalesced"}`, "tool_id", window)} / ` +
   `${rate(`${cache}{result!="bypass"}`, "tool_id", window)}`
 
-interface Rule {
+/**
+ * Whether a counter has risen. `increase` does not see a series that begins with a value, as that of a tool's first defect
+ * does; it counts here if it was not there a while ago although its target was.
+ */
+const rose = (series: string, by: string, window: string): string =>
+  `sum by (${by}) (increase(${series}[${window}])) > 0 or sum by (${by}) (${series} unless ` +
+  `${series} offset ${window} and on (job, instance) up offset ${window} == 1) > 0`
+
+export interface Rule {
   readonly alert: string
   readonly expr: string
   readonly for: string
@@ -64,7 +95,7 @@ interface Rule {
   readonly summary: string
 }
 
-const rules: ReadonlyArray<Rule> = [
+export const rules: ReadonlyArray<Rule> = [
   {
     alert: "ToolErrorRatioHigh",
     expr: `${rate(errors, "tool_id")} / ${rate(executions, "tool_id")} > 0.05`,
@@ -80,6 +111,20 @@ const rules: ReadonlyArray<Rule> = [
     summary: "Calls of {{ $labels.tool_id }} are refused by an open circuit"
   },
   {
+    alert: "ToolCircuitStaysOpen",
+    expr: `max by (dependency) (${circuit}) == 2`,
+    for: "5m",
+    severity: "warning",
+    summary: "The circuit of {{ $labels.dependency }} has refused calls for 5 minutes"
+  },
+  {
+    alert: "ToolBulkheadFull",
+    expr: `max by (dependency) (min_over_time(${queued}[5m])) > 0`,
+    for: "5m",
+    severity: "warning",
+    summary: "Calls of {{ $labels.dependency }} have to wait for a slot all the time"
+  },
+  {
     alert: "ToolTimeouts",
     expr: `${rate(`${calls}{outcome="timed_out"}`, "tool_id")} / ${rate(calls, "tool_id")} > 0.01`,
     for: "10m",
@@ -88,7 +133,7 @@ const rules: ReadonlyArray<Rule> = [
   },
   {
     alert: "ToolDefects",
-    expr: `sum by (tool_id) (increase(${calls}{outcome="defect"}[10m])) > 0`,
+    expr: rose(`${calls}{outcome="defect"}`, "tool_id", "10m"),
     for: "0m",
     severity: "critical",
     summary: "The handler of {{ $labels.tool_id }} dies: a bug"
@@ -102,7 +147,7 @@ const rules: ReadonlyArray<Rule> = [
   },
   {
     alert: "ToolAuditRecordsLost",
-    expr: `sum(increase(${audit}{result="lost"}[5m])) > 0`,
+    expr: rose(`${audit}{result="lost"}`, "", "5m"),
     for: "0m",
     severity: "critical",
     summary: "Records of the audit log are lost"
@@ -116,8 +161,8 @@ const rules: ReadonlyArray<Rule> = [
   },
   {
     alert: "ToolTelemetryLost",
-    expr: `sum by (signal, reason) (increase(${dropped}[10m])) > 0`,
-    for: "10m",
+    expr: rose(dropped, "signal, reason", "10m"),
+    for: "5m",
     severity: "warning",
     summary: "The collector does not get all {{ $labels.signal }}: {{ $labels.reason }}"
   }
@@ -173,6 +218,30 @@ const panels: ReadonlyArray<Panel> = [
     unit: "ops",
     queries: [[rate(retries, "tool_id"), "retry {{tool_id}}"], [rate(late, "tool_id"), "late {{tool_id}}"]]
   },
+  { title: "State of circuits", unit: "none", queries: [[`max by (dependency) (${circuit})`, "{{dependency}}"]] },
+  {
+    title: "Changes of circuits",
+    unit: "ops",
+    queries: [[rate(transitions, "dependency, from, to"), "{{dependency}} {{from}} to {{to}}"]]
+  },
+  {
+    title: "Bulkheads",
+    unit: "none",
+    queries: [[`sum by (dependency) (${active})`, "{{dependency}} in use"], [
+      `sum by (dependency) (${queued})`,
+      "{{dependency}} waiting"
+    ]]
+  },
+  {
+    title: "Retries, hedges, timeouts and late answers by dependency",
+    unit: "ops",
+    queries: [
+      [rate(attempts, "dependency"), "retry {{dependency}}"],
+      [rate(hedges, "dependency"), "hedge {{dependency}}"],
+      [rate(timeouts, "dependency"), "timeout {{dependency}}"],
+      [rate(lateAttempts, "dependency"), "late {{dependency}}"]
+    ]
+  },
   { title: "Decisions of auth", unit: "ops", queries: [[rate(auth, "decision"), "{{decision}}"]] },
   {
     title: "Decisions of limits",
@@ -180,6 +249,12 @@ const panels: ReadonlyArray<Panel> = [
     queries: [[rate(limit, "limit, decision"), "{{limit}} {{decision}}"]]
   },
   { title: "Records of the audit log", unit: "ops", queries: [[rate(audit, "result"), "{{result}}"]] },
+  { title: "Records that wait for the audit log", unit: "none", queries: [[`sum(${auditQueued})`, "waiting"]] },
+  {
+    title: "Log lines left out for repeated refusals",
+    unit: "ops",
+    queries: [[rate(suppressed, "tool_id"), "{{tool_id}}"]]
+  },
   {
     title: "Lag of the audit log, p99",
     unit: "s",
