@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Context, Deferred, Effect, Exit, Fiber, Schema, Stream } from "effect"
 import { ToolkitOps } from "effect-toolops/ai"
-import { AiError, Tool, Toolkit } from "effect/ai"
+import { AiError, Prompt, Tool, Toolkit } from "effect/ai"
 import { pipeline } from "./mcp.ts"
 
 class Broken extends Schema.TaggedError<Broken>("test/guardHandle/Broken")("Broken", { part: Schema.String }) {}
@@ -12,7 +12,7 @@ const Shout = (failureMode: "error" | "return") =>
     success: Schema.Struct({ text: Schema.String, date: Schema.optionalKey(Schema.Date) }),
     failure: Broken,
     failureMode,
-    toModelOutput: ({ text }) => [{ type: "text" as const, text }]
+    toModelOutput: ({ text }) => [Prompt.makePart("text", { text })]
   })
 
 type Handler = (

@@ -37,6 +37,7 @@ export const serve = (
     name: "test",
     version: "0.0.0",
     path: "/mcp",
+    allowSessionTermination: true,
     protocols: [McpProtocol.v2026_07_28, McpProtocol.v2025_11_25, McpProtocol.v2025_03_26],
     registrations
   }).pipe(around)

@@ -8,6 +8,7 @@ import * as AuthError from "../../auth/AuthError.ts"
 import * as HttpAuth from "../../auth/HttpAuth.ts"
 import type { CurrentIdentity } from "../../auth/Identity.ts"
 import { RefusalSlot, type Slot } from "./refusalSlot.ts"
+import { boundSessions } from "./sessions.ts"
 
 /**
  * What `resourceServer` takes: that of `HttpAuth`, with the document that tells clients where to get a token.
@@ -66,10 +67,11 @@ const stepUp = HttpRouter.middleware((handled) =>
  *
  * **Gotchas**
  *
- * Sessions of revision 2025-11-25 and before are the server's, which does not bind them to a caller. Every request is
- * authenticated by itself, so that a session id gives nobody the tools of another. But whoever has both a valid token and
- * somebody else's session id can listen to that session, cancel its calls and end it: session ids are secrets, and belong
- * in no log. Revision 2026-07-28 has no sessions; offer it alone where callers are not to trust each other that far.
+ * A session of revision 2025-11-25 and before is the session of whoever has opened it: to other callers its id is that of
+ * none, and answered with 404. The same caller is one with the same method, issuer, tenant and principal, whatever roles and
+ * scopes the next token has. Without this guard a session is of use to whoever knows its id, since the server does not know
+ * callers: every call is still authorized by itself, but another could cancel the session's calls and end it.
+ * Revision 2026-07-28 has no sessions.
  *
  * Tools that `visibility` hides are not there; let it show those whose scopes are missing (`missingScopes: "show"`).
  *
@@ -111,7 +113,7 @@ export const resourceServer = (options: ResourceServerOptions): <A, E, R>(
   | Authenticator
   | HttpRouter.HttpRouter
 > => {
-  const guard = stepUp.combine(HttpAuth.middleware(options)).layer
+  const guard = stepUp.combine(boundSessions).combine(HttpAuth.middleware(options)).layer
   const document = HttpAuth.layerMetadata(options.metadata)
   return (server) => Layer.merge(Layer.provide(server, guard), document)
 }
