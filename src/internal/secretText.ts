@@ -39,10 +39,14 @@ const header = new RegExp(
 
 const word =
   "(?:pass(?:word|wd|phrase)?|pwd|secret|token|(?:api|access|private|signing|encryption|account|shared)[ _-]?key|credentials?|session[_-]?id|authorization|cookie)"
+// The value of a key: a list or an object up to the first bracket that closes one, a quoted text, or a word.
+const value = `(?:[[{][^\\]}]*(?:[\\]}]|$)|${quoted(2)}|[^\\s,;&"'}\\])<]+)`
 const assignment = new RegExp(
-  `(${word}[A-Za-z0-9_-]{0,32}${keyEnd}(?:=>|[=:]|%3D)\\s{0,4})(?:${quoted(2)}|[^\\s,;&"'}\\])<]+)`,
+  `(${word}[A-Za-z0-9_-]{0,32}${keyEnd}(?:=>|[=:]|%3D)\\s{0,4})${value}`,
   "gi"
 )
+// The arguments of a command: `--password x`.
+const flag = new RegExp(`(--[A-Za-z0-9-]{0,32}${word}[A-Za-z0-9_-]{0,32}\\s{1,4})(?!-)${value}`, "gi")
 
 const schemeLetters = /[A-Za-z0-9+.-]/
 
@@ -83,5 +87,6 @@ export const redactPatterns = (text: string, replacement: string): string => {
     .replace(known, replacement)
     .replace(header, `$1$2${replacement}`)
     .replace(assignment, (_all, head: string) => head + replacement)
+    .replace(flag, (_all, head: string) => head + replacement)
   return out.includes("://") ? userinfo(out, replacement) : out
 }

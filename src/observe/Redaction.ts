@@ -2,7 +2,8 @@
  * Takes secrets out of what leaves the program: log lines, span attributes, error text.
  *
  * Two nets. Values under a sensitive key (`password`, `access_token`, `Authorization`, ...) are replaced whatever they
- * hold, at any depth and in any case. Free text is searched for what looks like a secret: bearer and basic credentials,
+ * hold, at any depth and in any case, also in lists of pairs and in `{ name, value }`; under a key that counts tokens
+ * (`max_tokens`) everything but numbers is. Free text is searched for what looks like a secret: bearer and basic credentials,
  * userinfo in URLs, PEM blocks, JSON Web Tokens, `key=value` with a sensitive key, and well-known key prefixes.
  *
  * A net, not a proof: a secret that looks like an ordinary word under an ordinary key passes. Keep secrets `Redacted`.
@@ -10,6 +11,7 @@
  * @since 0.1.0
  */
 import type * as Schema from "effect/Schema"
+import { cut } from "../internal/cut.ts"
 import * as Check from "../internal/options.ts"
 import { cutText, redactPatterns } from "../internal/secretText.ts"
 import { sensitiveAnnotation } from "../internal/sensitive.ts"
@@ -67,6 +69,8 @@ export interface Redaction {
  * - `maxTextLength`: most characters kept of one text. Default 8192; what is longer is cut and marked.
  * - `maxDepth`: how deep a value is followed. Default 8.
  * - `maxEntries`: most members told of one value, all levels together. Default 1000.
+ * - `maxTotalLength`: about how many characters are told of one value, all its texts and keys together; the text that
+ *   exceeds it is the last one. Default 65,536.
  *
  * @category options
  * @since 0.1.0
@@ -77,6 +81,7 @@ export interface Options {
   readonly maxTextLength?: number | undefined
   readonly maxDepth?: number | undefined
   readonly maxEntries?: number | undefined
+  readonly maxTotalLength?: number | undefined
 }
 
 // Compared with keys in lower case and without separators. `contained` anywhere in a key, `whole` the key itself.
@@ -128,10 +133,11 @@ const maxRememberedKeys = 2000
  */
 export const make = (options: Options = {}): Redaction => {
   const where = "Redaction.make"
-  Check.known(where, options, ["keys", "patterns", "maxTextLength", "maxDepth", "maxEntries"])
+  Check.known(where, options, ["keys", "patterns", "maxTextLength", "maxDepth", "maxEntries", "maxTotalLength"])
   const maxTextLength = Check.integer(where, "maxTextLength", options.maxTextLength ?? 8192, 16)
   const maxDepth = Check.integer(where, "maxDepth", options.maxDepth ?? 8, 1, 64)
   const maxEntries = Check.integer(where, "maxEntries", options.maxEntries ?? 1000, 1)
+  const maxTotalLength = Check.integer(where, "maxTotalLength", options.maxTotalLength ?? 65_536, 16)
   const words = [...contained]
   for (const key of options.keys ?? []) {
     const word = normalize(key)
@@ -143,24 +149,30 @@ export const make = (options: Options = {}): Redaction => {
     if (!pattern.global) throw new TypeError(`${where}: patterns must have the g flag each, got /${pattern.flags}`)
   }
 
-  const remembered = new Map<string, boolean>()
-  const isSensitiveKey = (key: string): boolean => {
+  const remembered = new Map<string, Plain.KeyKind>()
+  const kindOfKey = (key: string): Plain.KeyKind => {
     const known = remembered.get(key)
     if (known !== undefined) return known
-    const word = normalize(key.length > 256 ? key.slice(0, 256) : key)
-    const sensitive = whole.has(word) || words.some((each) => word.includes(each)) && !counting.test(word)
-    if (key.length <= 256 && remembered.size < maxRememberedKeys) remembered.set(key, sensitive)
-    return sensitive
+    const word = normalize(cut(key, 256))
+    const kind = !whole.has(word) && !words.some((each) => word.includes(each))
+      ? "ordinary"
+      : !whole.has(word) && counting.test(word)
+      ? "count"
+      : "sensitive"
+    if (key.length <= 256 && remembered.size < maxRememberedKeys) remembered.set(key, kind)
+    return kind
   }
   const text = (value: string): string => {
     let out = redactPatterns(cutText(value), replacement)
     for (const pattern of patterns) out = out.replace(pattern, replacement)
-    return out.length <= maxTextLength ? out : `${out.slice(0, maxTextLength)}[${out.length - maxTextLength} more]`
+    if (out.length <= maxTextLength) return out
+    const kept = cut(out, maxTextLength)
+    return `${kept}[${out.length - kept.length} more]`
   }
   return {
-    isSensitiveKey,
+    isSensitiveKey: (key) => kindOfKey(key) === "sensitive",
     text,
-    value: (value) => Plain.plain(value, { isSensitiveKey, text, replacement, maxDepth, maxEntries })
+    value: (value) => Plain.plain(value, { kindOfKey, text, replacement, maxDepth, maxEntries, maxTotalLength })
   }
 }
 

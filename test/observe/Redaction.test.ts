@@ -66,10 +66,79 @@ describe("Redaction", () => {
       ["jwt eyJhbGciOi.eyJzdWIi.c2ln end", "jwt <redacted> end"],
       ["AKIAIOSFODNN7EXAMPLE", "<redacted>"],
       ["ghp_0123456789abcdefghijABCDEFGHIJ", "<redacted>"],
+      ["xoxb-0123456789-abcdefghij", "<redacted>"],
+      ["glpat-0123456789abcdefghij", "<redacted>"],
+      [`AIza${"x".repeat(35)}`, "<redacted>"],
+      ["sk-proj-0123456789abcdefghij", "<redacted>"],
+      ["/cb?next=%3Faccess_token%3Dabc&x=1", "/cb?next=%3Faccess_token%3D<redacted>&x=1"],
+      ["run --password abc --api-key 'a b' -v", "run --password <redacted> --api-key <redacted> -v"],
+      ["run --token --verbose", "run --token --verbose"],
+      ["{\"refresh_token\":[\"a\",\"b\"],\"x\":1}", "{\"refresh_token\":<redacted>,\"x\":1}"],
+      ["{\"secret\": {\"a\":\"b\"}, \"x\":1}", "{\"secret\": <redacted>, \"x\":1}"],
+      ["{\"secret\":[\"a", "{\"secret\":<redacted>"],
       ["nothing to see: the cat sat", "nothing to see: the cat sat"],
       ["a://", "a://"]
     ]
     for (const [given, expected] of cases) assert.strictEqual(text(given), expected)
+  })
+
+  it("takes patterns of the program's own", () => {
+    const own = Redaction.make({ patterns: [/\bcard \d+/g] })
+    assert.deepStrictEqual(own.value({ note: "pay with card 4111 now" }), { note: "pay with <redacted> now" })
+    assert.throws(() => Redaction.make({ patterns: [/x/] }), "must have the g flag")
+  })
+
+  it("knows a key and its value also in a list of pairs and in an entry of a list", () => {
+    assert.deepStrictEqual(
+      JSON.parse(JSON.stringify(value({
+        headers: [["authorization", "canary"], ["accept", "x"], ["cookie", ["canary"]], ["cookie", null]],
+        list: ["token", "kept"],
+        entries: [{ name: "password", value: "canary" }, { key: "X-Api-Key", value: 1 }, { name: "q", value: "kept" }]
+      }))),
+      {
+        headers: [["authorization", "<redacted>"], ["accept", "x"], ["cookie", "<redacted>"], ["cookie", null]],
+        list: ["token", "kept"],
+        entries: [
+          { name: "password", value: "<redacted>" },
+          { key: "<redacted>", value: "<redacted>" },
+          { name: "q", value: "kept" }
+        ]
+      }
+    )
+  })
+
+  it("tells numbers alone under a key that counts tokens", () => {
+    assert.deepStrictEqual(
+      JSON.parse(JSON.stringify(value({
+        max_tokens: 5,
+        total_tokens: "1,024",
+        access_token_limit: "canary",
+        token_usage: { input: 1n, details: ["canary", { max_tokens: 2, note: "canary" }] },
+        after: "kept"
+      }))),
+      {
+        max_tokens: 5,
+        total_tokens: "1,024",
+        access_token_limit: "<redacted>",
+        token_usage: { input: "1", details: ["<redacted>", { max_tokens: 2, note: "<redacted>" }] },
+        after: "kept"
+      }
+    )
+  })
+
+  it("bounds all texts of a value together, and halves no pair of surrogates", () => {
+    const small = Redaction.make({ maxTextLength: 16, maxTotalLength: 40 })
+    assert.deepStrictEqual(small.value(["a".repeat(16), "b".repeat(16), "c".repeat(16), "d"]), [
+      "a".repeat(16),
+      "b".repeat(16),
+      "c".repeat(16),
+      "[1 more]"
+    ])
+    assert.strictEqual(small.text(`${"x".repeat(15)}\u{1f600}y`), `${"x".repeat(15)}[3 more]`)
+    assert.isBelow(JSON.stringify(value(1n << 100_000n)).length, 10_000)
+    // What is replaced is work all the same.
+    const secrets = value(Array.from({ length: 900 }, () => `password=${"x".repeat(32_000)}`))
+    assert.isTrue(Array.isArray(secrets) && secrets.length < 20)
   })
 
   it("copies values without secrets, at any depth, through arrays, maps, sets and errors", () => {
@@ -156,7 +225,10 @@ describe("Redaction", () => {
       "token:\"",
       "x:y@",
       "cookie=",
-      "\\"
+      "\\",
+      "secret=[",
+      "--token ",
+      "--"
     ]
     const start = performance.now()
     for (const piece of hostile) {
