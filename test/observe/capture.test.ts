@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Option, Redacted, Schema } from "effect"
+import { Effect, Option, Redacted, Schema, SchemaGetter } from "effect"
 import { ToolMeta } from "effect-toolops"
 import { ObserveMiddleware, Redaction } from "effect-toolops/observe"
 import { attributes, observed } from "./observed.ts"
@@ -118,6 +118,110 @@ describe("capture", () => {
       })
     })
   })
+
+  it.effect("captures nothing of what is decoded from a marked schema, unless the mark is on both sides", () => {
+    const Note = Schema.Struct({ note: Schema.String })
+    const same = {
+      decode: SchemaGetter.passthrough<typeof Note.Type>(),
+      encode: SchemaGetter.passthrough<typeof Note.Type>()
+    }
+    const Marked = Schema.Struct({ note: Redaction.sensitive(Schema.String) })
+    const Input = Schema.Struct({
+      inside: Marked.pipe(Schema.decodeTo(Note, same)),
+      itself: Redaction.sensitive(Note).pipe(Schema.decodeTo(Note, same)),
+      deep: Schema.Array(Schema.Struct({ a: Marked })).pipe(
+        Schema.decodeTo(Schema.Array(Schema.Struct({ a: Note })), {
+          decode: SchemaGetter.passthrough(),
+          encode: SchemaGetter.passthrough()
+        })
+      ),
+      optional: User.pipe(Schema.withDecodingDefault(Effect.succeed({ name: "n", ssn: "s" }))),
+      key: Redaction.sensitive(Schema.String).pipe(Schema.optionalKey),
+      plain: Note
+    })
+    return Effect.gen(function*() {
+      const note = { note: "canary" }
+      const told = yield* captured(Input, {
+        inside: note,
+        itself: note,
+        deep: [{ a: note }],
+        optional: { name: "n", ssn: "canary" },
+        key: "canary",
+        plain: { note: "kept" }
+      })
+      assert.notInclude(told.all, "canary")
+      assert.deepStrictEqual(told.arguments, { optional: { name: "n" }, plain: { note: "kept" } })
+    })
+  })
+
+  it.effect("captures nothing of a record whose keys are marked", () => {
+    const Email = Redaction.sensitive(Schema.String)
+    interface Tree {
+      readonly [name: string]: Tree
+    }
+    const Tree: Schema.Codec<Tree> = Schema.Record(Schema.String, Schema.suspend((): Schema.Codec<Tree> => Tree))
+    const Input = Schema.Struct({
+      byEmail: Schema.Record(Email, Schema.Number),
+      byChecked: Schema.Record(Schema.String.check(Schema.isMinLength(1)).pipe(Redaction.sensitive), Schema.Number),
+      option: Schema.Option(Schema.Record(Email, Schema.Number)),
+      byName: Schema.Record(Schema.String, Schema.Number),
+      tree: Schema.Option(Tree)
+    })
+    return Effect.gen(function*() {
+      const secret = { "canary@x": 1 }
+      const kept = { _id: "Option", _tag: "Some", value: { a: {} } }
+      const told = yield* captured(Input, {
+        byEmail: secret,
+        byChecked: secret,
+        option: Option.some(secret),
+        byName: { a: 1 },
+        tree: Option.some({ a: {} })
+      })
+      assert.notInclude(told.all, "canary")
+      assert.deepStrictEqual(told.arguments, { byEmail: {}, byChecked: {}, option: {}, byName: { a: 1 }, tree: kept })
+    })
+  })
+
+  it.effect("comes to an end of what refers to itself", () =>
+    Effect.gen(function*() {
+      interface Graph {
+        readonly label: string
+        readonly next: Array<Graph>
+      }
+      const Graph: Schema.Codec<Graph> = Schema.Struct({
+        label: Schema.String,
+        next: Schema.mutable(Schema.Array(Schema.suspend((): Schema.Codec<Graph> => Graph)))
+      })
+      const graph: Graph = { label: "l", next: [] }
+      graph.next.push(...Array.from({ length: 10 }, () => graph))
+      const told = yield* captured(Graph, graph)
+      assert.include(told.all, "too deep")
+    }))
+
+  it.effect("cuts what is long and what is deep", () =>
+    Effect.gen(function*() {
+      interface Tree {
+        readonly label: string
+        readonly child?: Tree
+      }
+      const Tree: Schema.Codec<Tree> = Schema.Struct({
+        label: Schema.String,
+        child: Schema.optionalKey(Schema.suspend((): Schema.Codec<Tree> => Tree))
+      })
+      let tree: Tree = { label: "end" }
+      for (let i = 0; i < 50_000; i++) tree = { label: "l", child: tree }
+      const deep = yield* captured(Tree, tree)
+      assert.include(deep.all, "too deep")
+      assert.isBelow(deep.all.length, 2000)
+
+      const { run, spans } = observed({ observe: { capture: { arguments: true } } })
+      const tool = ToolMeta.make({ name: "t", input: Schema.Array(Schema.String) })
+      const input = Array.from({ length: 100 }, () => `${"x".repeat(200)}\u{1f600}`)
+      yield* run((pipeline) => pipeline.run({ tool, input }, Effect.void))
+      const told = String(attributes(spans[0])["gen_ai.tool.call.arguments"])
+      assert.strictEqual(told.length, 8192 + "[cut]".length)
+      assert.isTrue(told.endsWith("[cut]"))
+    }))
 
   it.effect("takes values that do not fit the schema without breaking the call", () =>
     Effect.gen(function*() {
