@@ -79,6 +79,11 @@ export interface LimitStatus {
   readonly resetAfterMillis: number
 }
 
+/** @internal What is told of answers that come when the call has ended. */
+export interface LateObserver {
+  readonly late: () => void
+}
+
 /**
  * The record of one call. Stages write, readers wait for the end.
  *
@@ -88,7 +93,7 @@ export interface LimitStatus {
  * - `limits`: what each limit said.
  * - `cache`, `cacheKey`: where the answer came from.
  * - `attempts`: how many times the handler was started; the pipeline counts. `lateResults`: how many answers came after
- *   their timeout.
+ *   their timeout and before the end of the call.
  * - `dependency`: what the breaker, bulkhead and retry budget were keyed by.
  *
  * @category models
@@ -112,12 +117,20 @@ export class CallRecord {
   refusedAs: Outcome | undefined = undefined
   /** @internal What the observe stage knows of a call under way: its span and its clocks. */
   observation: object | undefined = undefined
+  /** @internal Set at the end of a call that is observed. */
+  lateObserver: LateObserver | undefined = undefined
 
   /** Notes that a stage refuses the call with `error`, and returns that error. */
   refuse<E extends object>(outcome: Outcome, error: E): E {
     this.refusedBy = error
     this.refusedAs = outcome
     return error
+  }
+
+  /** @internal Notes an answer that came after its timeout. What was told of a call that has ended stays as it is. */
+  late(): void {
+    if (this.lateObserver === undefined) this.lateResults += 1
+    else this.lateObserver.late()
   }
 
   /**

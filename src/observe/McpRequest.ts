@@ -20,6 +20,8 @@ import { visible } from "./internal/spans.ts"
  * - `transport`: `pipe` for stdio, `tcp` or `quic` for HTTP.
  * - `parent`: the span that the client sent in `params._meta`. It becomes the parent of the root span, and the ambient
  *   span (the HTTP request, say) a link.
+ * - `errorType`: what `error.type` is for a refusal or a timeout with this tag: the code, as a string, of the JSON-RPC
+ *   error that answers it. Where it is absent or gives nothing, the client sees a tool error, and it is `tool_error`.
  *
  * @category models
  * @since 0.1.0
@@ -29,6 +31,7 @@ export interface McpRequest {
   readonly requestId?: string | number | undefined
   readonly transport?: "pipe" | "tcp" | "quic" | undefined
   readonly parent?: Tracer.AnySpan | undefined
+  readonly errorType?: ((tag: string) => string | undefined) | undefined
 }
 
 /**
@@ -47,6 +50,8 @@ export const CurrentMcpRequest: Context.Reference<McpRequest | undefined> = Cont
  * `traceparent` of W3C Trace Context, as the protocol asks for it without a prefix. Nothing outside of a span.
  *
  * **Gotchas**
+ *
+ * `tracestate` and `baggage` are neither read nor sent: Effect's spans have no place for them.
  *
  * For clients that let you write `_meta`. `McpClient` of `effect/ai` does not, and over HTTP sends the header instead.
  *

@@ -14,7 +14,9 @@ import * as Layer from "effect/Layer"
 import * as Check from "../internal/options.ts"
 import * as ToolMiddleware from "../ToolMiddleware.ts"
 import { callSeat } from "./internal/callSeat.ts"
+import { makeTagText } from "./internal/errorText.ts"
 import { executionSeat } from "./internal/executionSeat.ts"
+import { makeRefusals } from "./internal/refusals.ts"
 import { makeMetricContext } from "./internal/spans.ts"
 import * as Redaction from "./Redaction.ts"
 import { makeToolSeries } from "./ToolMetrics.ts"
@@ -74,7 +76,7 @@ export const make = (options: Options = {}): ToolMiddleware.ToolMiddleware<never
   const log = options.log ?? true
   const repeatedRefusals = options.repeatedRefusals ?? 10
   if (repeatedRefusals !== Infinity) Check.integer(where, "repeatedRefusals", repeatedRefusals, 1)
-  const seriesOf = makeToolSeries(Check.integer(where, "maxTools", options.maxTools ?? 1000, 1))
+  const maxTools = Check.integer(where, "maxTools", options.maxTools ?? 1000, 1)
   const redaction = options.redact === undefined || options.redact.length === 0
     ? Redaction.standard
     : Redaction.make({ keys: options.redact })
@@ -86,9 +88,10 @@ export const make = (options: Options = {}): ToolMiddleware.ToolMiddleware<never
     spans,
     metrics,
     log,
-    repeatedRefusals,
     redaction,
-    seriesOf,
+    tagText: makeTagText(redaction),
+    refusalsOf: makeRefusals(repeatedRefusals, maxTools),
+    seriesOf: makeToolSeries(maxTools),
     metricContext: makeMetricContext()
   }
   return {

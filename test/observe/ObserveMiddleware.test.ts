@@ -11,9 +11,12 @@ import {
   Logger,
   Metric,
   Option,
+  References,
   Scheduler,
+  Schema,
   Tracer
 } from "effect"
+import { ToolMeta } from "effect-toolops"
 import { CurrentCall, McpRequest, ObserveMiddleware } from "effect-toolops/observe"
 import { TestClock } from "effect/testing"
 import { attributes, observed, search } from "./observed.ts"
@@ -117,6 +120,165 @@ describe("ObserveMiddleware", () => {
         })
       }))
     )
+  })
+
+  it.effect("cuts what callers and descriptions say, and halves no pair of surrogates", () => {
+    const { lines, run, spans } = observed()
+    const long = (length: number) => `${"x".repeat(length - 1)}\u{1f600}${"y".repeat(2000)}`
+    const tool = ToolMeta.make({ name: "t", description: long(256) })
+    const request = { protocolVersion: long(64), requestId: long(128) }
+    return run((pipeline) => Effect.exit(pipeline.run({ tool, callId: long(256) }, Effect.fail(long(1024))))).pipe(
+      Effect.provideService(McpRequest.CurrentMcpRequest, request),
+      Effect.map(() => {
+        const told = attributes(spans[0])
+        assert.deepStrictEqual(
+          [
+            told["gen_ai.tool.description"],
+            told["mcp.protocol.version"],
+            told["jsonrpc.request.id"],
+            told["gen_ai.tool.call.id"],
+            lines[0]?.line.callId,
+            lines[0]?.line.error
+          ],
+          [...[255, 63, 127, 255, 255].map((length) => "x".repeat(length)), `${"x".repeat(1023)}[cut]`]
+        )
+      })
+    )
+  })
+
+  it.effect("logs what the program's minimum level lets through, and not to the logger that writes on spans", () => {
+    const { lines, run, spans } = observed()
+    return run((pipeline) =>
+      Effect.gen(function*() {
+        yield* pipeline.run({ tool: search }, Effect.void)
+        yield* Effect.exit(pipeline.run({ tool: search }, Effect.fail("x")))
+        assert.deepStrictEqual(lines.map(({ level }) => level), ["Error"])
+        const loggers = new Set([...yield* Logger.CurrentLoggers, Logger.tracerLogger])
+        yield* Effect.withSpan(
+          Effect.exit(
+            Effect.provideService(pipeline.run({ tool: search }, Effect.fail("x")), Logger.CurrentLoggers, loggers)
+          ),
+          "around"
+        )
+        assert.strictEqual(lines.length, 2)
+        assert.deepStrictEqual(spans.flatMap((span) => span.events), [])
+      })
+    ).pipe(Effect.provideService(References.MinimumLogLevel, "Warn"))
+  })
+
+  it.effect("tells the rule that decided and the text of a defect", () => {
+    const { lines, run } = observed({
+      inner: (call, next) => {
+        call.record.rule = "role:reader"
+        return next
+      }
+    })
+    return run((pipeline) => Effect.exit(pipeline.run({ tool: search }, Effect.die(new Error("broken"))))).pipe(
+      Effect.map(() => assert.deepStrictEqual([lines[0]?.line.rule, lines[0]?.line.error], ["role:reader", "broken"]))
+    )
+  })
+
+  it.effect("redacts keys of the program's own", () => {
+    const { run, spans } = observed({ observe: { redact: ["iban"], capture: { arguments: true } } })
+    const tool = ToolMeta.make({ name: "t", input: Schema.Struct({ iban: Schema.String, q: Schema.String }) })
+    return run((pipeline) => pipeline.run({ tool, input: { iban: "canary", q: "x" } }, Effect.void)).pipe(
+      Effect.annotateSpans({ userIban: "canary" }),
+      Effect.map(() => {
+        assert.strictEqual(
+          attributes(spans[0])["gen_ai.tool.call.arguments"],
+          JSON.stringify({ iban: "<redacted>", q: "x" })
+        )
+        assert.strictEqual(attributes(spans[0])["userIban"], "<redacted>")
+      })
+    )
+  })
+
+  it.effect("sees tracing as the program has set it up: hidden spans, levels, timing and links", () => {
+    const { run, spans } = observed()
+    const call = run((pipeline) => pipeline.run({ tool: search }, Effect.void))
+    const outside = Tracer.externalSpan({ traceId: "a".repeat(32), spanId: "b".repeat(16) })
+    const linked = Tracer.externalSpan({ traceId: "c".repeat(32), spanId: "d".repeat(16) })
+    const hidden = Effect.withSpan(call, "hidden", {
+      annotations: Context.make(Tracer.DisablePropagation, true),
+      parent: outside
+    })
+    const tracer = Tracer.make({ span: (options) => new Tracer.NativeSpan(options) })
+    return Effect.gen(function*() {
+      yield* TestClock.adjust("1 minute")
+      yield* Effect.withTracer(hidden, tracer)
+      assert.strictEqual(Option.getOrUndefined(spans[0]!.parent), outside)
+      assert.isTrue(spans[0]!.status.startTime > 0n)
+
+      spans.length = 0
+      yield* Effect.provideService(call, Tracer.MinimumTraceLevel, "Error")
+      assert.strictEqual(spans.length, 0)
+      yield* call.pipe(
+        Effect.provideService(Tracer.MinimumTraceLevel, "Error"),
+        Effect.provideService(Tracer.CurrentTraceLevel, "Error")
+      )
+      assert.strictEqual(spans.length, 2)
+
+      spans.length = 0
+      yield* Effect.withTracerTiming(call, false)
+      for (const { status } of spans) {
+        assert.isTrue(status._tag === "Ended" && status.startTime === 0n && status.endTime === 0n)
+      }
+
+      spans.length = 0
+      yield* Effect.linkSpans(call, linked)
+      for (const { links } of spans) assert.deepStrictEqual(links.map(({ span }) => span), [linked])
+      assert.strictEqual(spans.length, 2)
+    })
+  })
+
+  it.effect("gives metrics the attributes that the program gives them, also when they change", () => {
+    const { metrics, run } = observed()
+    return Effect.gen(function*() {
+      yield* run((pipeline) =>
+        Effect.forEach(
+          ["a", "b"],
+          (tenant) =>
+            Effect.provideService(pipeline.run({ tool: search }, Effect.void), Metric.CurrentMetricAttributes, {
+              tenant
+            })
+        )
+      )
+      assert.deepInclude(metrics(), {
+        "tool.call.total outcome=ok tenant=a": 1,
+        "tool.call.total outcome=ok tenant=b": 1
+      })
+    })
+  })
+
+  it.effect("ends its spans also where they do not take what they are told", () => {
+    const { run } = observed({
+      inner: (call, next) => {
+        call.record.cache = "hit"
+        return next
+      }
+    })
+    const throwing = () => {
+      throw new Error("broken")
+    }
+    return Effect.gen(function*() {
+      for (const name of ["attribute", "event"] as const) {
+        let ended = 0
+        const tracer = Tracer.make({
+          span: (options) => {
+            const span = new Tracer.NativeSpan(options)
+            span[name] = throwing
+            span.end = () => {
+              ended += 1
+            }
+            return span
+          }
+        })
+        yield* run((pipeline) => Effect.withTracer(pipeline.run({ tool: search }, Effect.void), tracer)).pipe(
+          Effect.annotateSpans({ note: "x" })
+        )
+        assert.strictEqual(ended, 2, name)
+      }
+    })
   })
 
   it.effect("hands the trace on in the metadata of a request to another server, sampled or not", () =>

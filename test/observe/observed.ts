@@ -12,13 +12,20 @@ export const search = ToolMeta.make({
   readOnly: true
 })
 
-export interface Span extends Tracer.NativeSpan {}
+export class Span extends Tracer.NativeSpan {
+  ends = 0
+
+  override end(...args: Parameters<Tracer.NativeSpan["end"]>): void {
+    this.ends += 1
+    super.end(...args)
+  }
+}
 
 /** A tracer that keeps its spans in the order in which they start. */
 const keepingTracer = (spans: Array<Span>): Tracer.Tracer =>
   Tracer.make({
     span: (options) => {
-      const span = new Tracer.NativeSpan(options)
+      const span = new Span(options)
       spans.push(span)
       return span
     }

@@ -1,6 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Random } from "effect"
-import { CallRecord, type ToolCall, type ToolMiddleware } from "effect-toolops"
+import { Cause, Deferred, Effect, Exit, Fiber, Option, Random } from "effect"
+import { CallRecord, type ToolCall, ToolMeta, type ToolMiddleware } from "effect-toolops"
+import { Identity } from "effect-toolops/auth"
+import { McpRequest } from "effect-toolops/observe"
+import { ResilienceMiddleware } from "effect-toolops/resilience"
 import { TestClock } from "effect/testing"
 import { attributes, observed, search } from "./observed.ts"
 
@@ -136,6 +139,138 @@ describe("outcomes", () => {
         "tool.retry.total": 2
       })
       assert.strictEqual(lines[0]?.line.attempts, 3)
+      // Each attempt is inside of the call, and not of the attempt before it.
+      for (const span of spans.slice(1)) assert.strictEqual(Option.getOrUndefined(span.parent), spans[0])
+    })
+  })
+
+  it.effect("ends each span exactly once", () => {
+    const twice: ToolMiddleware.Around<unknown> = (call, next) => Effect.retry(acting(call, next), { times: 1 })
+    const { run, spans } = observed({ inner: twice })
+    return run((pipeline) =>
+      Effect.forEach(
+        CallRecord.outcomes,
+        (outcome) =>
+          Effect.exit(
+            pipeline.run({ tool: search, input: outcome }, endings[outcome].handler ?? Effect.succeed("found"))
+          )
+      )
+    ).pipe(
+      Effect.map(() => {
+        for (const span of spans) assert.strictEqual(span.ends, 1, span.name)
+        assert.isAbove(spans.length, CallRecord.outcomes.length)
+      })
+    )
+  })
+
+  it.effect("counts a failure whose tag is a word of the stage's own as what it is", () => {
+    const { lines, metrics, run } = observed()
+    return Effect.gen(function*() {
+      yield* run((pipeline) => Effect.exit(pipeline.run({ tool: search }, Effect.fail({ _tag: "interrupted" }))))
+      assert.deepInclude(metrics(), {
+        "tool.exec.errors error.type=interrupted": 1,
+        "tool.call.total outcome=failed": 1
+      })
+      assert.deepStrictEqual([lines[0]?.level, lines[0]?.line.outcome], ["Error", "failed"])
+    })
+  })
+
+  it.effect("tells no secret that stands where a tag or a name is expected", () => {
+    const ruled: ToolMiddleware.Around<unknown> = (call, next) => {
+      call.record.rule = String(call.input)
+      return next
+    }
+    const { lines, registry, run, spans } = observed({ inner: ruled })
+    const secret = "Bearer canary-token-1234"
+    return Effect.gen(function*() {
+      const tags = [secret, "two words", "ghp_0123456789abcdefghijABCDEFGHIJ", "@app/NotThere", ""]
+      for (const _tag of tags) {
+        yield* run((pipeline) =>
+          Effect.exit(
+            pipeline.run({ tool: search, callId: secret, input: secret }, Effect.fail({ _tag, message: "m" }))
+          )
+        )
+      }
+      assert.deepStrictEqual(lines.map(({ line }) => [line.callId, line.rule, line.errorType]), [
+        ...Array.from({ length: 3 }, () => ["Bearer <redacted>", "Bearer <redacted>", "error"]),
+        ["Bearer <redacted>", "Bearer <redacted>", "@app/NotThere"],
+        ["Bearer <redacted>", "Bearer <redacted>", "error"]
+      ])
+      const told = JSON.stringify([
+        lines,
+        [...registry.values()].map(({ attributes }) => attributes),
+        spans.map(({ attributes, events, name, status }) => [
+          name,
+          [...attributes],
+          events.map(([name, , told]) => [name, told]),
+          status._tag === "Ended" && Exit.isFailure(status.exit) ? Cause.pretty(status.exit.cause) : ""
+        ])
+      ])
+      assert.include(told, "@app/NotThere")
+      assert.notInclude(told, "canary")
+      assert.notInclude(told, "ghp_")
+    })
+  })
+
+  it.effect("tells a call over MCP by the code of its error, and an interruption as one", () => {
+    const { metrics, run, spans } = observed({ inner: acting })
+    const call = (outcome: Outcome, request: McpRequest.McpRequest) =>
+      Effect.exit(
+        run((pipeline) =>
+          pipeline.run({ tool: search, input: outcome }, endings[outcome].handler ?? Effect.succeed(""))
+        )
+      ).pipe(Effect.provideService(McpRequest.CurrentMcpRequest, request))
+    const errorType = (tag: string) =>
+      tag === "RateLimited" || tag === "TimedOut" || tag === "NotThere" ? "-32012" : undefined
+    return Effect.gen(function*() {
+      const told: Array<ReadonlyArray<unknown>> = []
+      for (const outcome of ["limited", "timed_out", "denied", "failed", "interrupted", "ok"] as const) {
+        const types: Array<unknown> = []
+        for (const request of [{}, { errorType }]) {
+          spans.length = 0
+          yield* call(outcome, request)
+          types.push(attributes(spans[0])["error.type"])
+        }
+        told.push([outcome, ...types])
+      }
+      assert.deepStrictEqual(told, [
+        ["limited", "tool_error", "-32012"],
+        ["timed_out", "tool_error", "-32012"],
+        ["denied", "tool_error", "tool_error"],
+        ["failed", "tool_error", "tool_error"],
+        ["interrupted", "interrupted", "interrupted"],
+        ["ok", undefined, undefined]
+      ])
+      const prefix = "mcp.server.operation.duration mcp.method.name=tools/call"
+      assert.deepInclude(metrics(), {
+        [`${prefix} error.type=tool_error`]: [6, 0],
+        [`${prefix} error.type=-32012`]: [2, 0],
+        [`${prefix} error.type=interrupted`]: [2, 0],
+        [prefix]: [2, 0]
+      })
+    })
+  })
+
+  it.effect("counts an answer that comes after the end of its call, and leaves the record as it was told", () => {
+    let resilient: ToolMiddleware.Around<unknown> = (_call, next) => next
+    const { metrics, records, run } = observed({ inner: (call, next) => resilient(call, next) })
+    return Effect.gen(function*() {
+      const stage = yield* ResilienceMiddleware.ResilienceMiddleware.pipe(
+        Effect.provide(ResilienceMiddleware.layer({ defaults: { timeout: { timeout: "50 millis" } } }))
+      )
+      resilient = stage.forTool(search)
+      const answer = yield* Deferred.make<string>()
+      const fiber = yield* Effect.forkChild(
+        run((pipeline) => Effect.exit(pipeline.run({ tool: search }, Effect.uninterruptible(Deferred.await(answer)))))
+      )
+      yield* TestClock.adjust("1 second")
+      assert.isTrue(Exit.isFailure(yield* Fiber.join(fiber)))
+      assert.strictEqual(metrics()["tool.call.total outcome=timed_out"], 1)
+      assert.isUndefined(metrics()["tool.late.total"])
+      yield* Deferred.succeed(answer, "late")
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(metrics()["tool.late.total"], 1)
+      assert.deepStrictEqual([records[0]?.outcome, records[0]?.lateResults], ["timed_out", 0])
     })
   })
 
@@ -148,6 +283,7 @@ describe("outcomes", () => {
         { name: "planned", allowed: false, shadow: true, ...limit }
       ]
       call.record.lateResults = 2
+      call.record.identity = Identity.make({ principal: "p" })
       return next
     }
     const { metrics, run } = observed({ inner: limited })
@@ -157,7 +293,8 @@ describe("outcomes", () => {
         "tool.limit.total limit=tool decision=allowed": 1,
         "tool.limit.total limit=caller decision=limited": 1,
         "tool.limit.total limit=planned decision=shadowed": 1,
-        "tool.late.total": 2
+        "tool.late.total": 2,
+        "tool.auth.total decision=allowed": 1
       })
     })
   })
@@ -181,6 +318,28 @@ describe("outcomes", () => {
         assert.deepInclude(metrics(), { "tool.call.total outcome=denied": 12, "tool.log.suppressed": 7 })
       })
     )
+  })
+
+  it.effect("limits the lines of a refusal also where a tool is described anew for each call", () => {
+    const { lines, run } = observed({ inner: acting, observe: { repeatedRefusals: 3 } })
+    return run((pipeline) =>
+      Effect.repeat(
+        Effect.suspend(() =>
+          Effect.exit(pipeline.run({ tool: ToolMeta.make({ name: "t" }), input: "denied" }, Effect.succeed("")))
+        ),
+        { times: 99 }
+      )
+    ).pipe(Effect.map(() => assert.strictEqual(lines.length, 3)))
+  })
+
+  it.effect("shares the limit among the tools beyond the most that it knows", () => {
+    const { lines, run } = observed({ inner: acting, observe: { repeatedRefusals: 3, maxTools: 2 } })
+    return run((pipeline) =>
+      Effect.forEach(
+        Array.from({ length: 10 }, (_, i) => ToolMeta.make({ name: `t${i}` })),
+        (tool) => Effect.exit(pipeline.run({ tool, input: "denied" }, Effect.succeed("")))
+      )
+    ).pipe(Effect.map(() => assert.strictEqual(lines.length, 1 + 1 + 3)))
   })
 
   it.effect("tells the same of 10,000 random calls as span, metric, log line and record", () => {

@@ -6,20 +6,20 @@ import * as Fiber from "effect/Fiber"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 import * as Tracer from "effect/Tracer"
-import type { Outcome } from "../../CallRecord.ts"
+import type { LateObserver, Outcome } from "../../CallRecord.ts"
 import type { ToolCall } from "../../ToolCall.ts"
 import type { ToolMeta } from "../../ToolMeta.ts"
 import type { Around } from "../../ToolMiddleware.ts"
 import { CallLine } from "../CallLine.ts"
 import { CurrentCall } from "../CurrentCall.ts"
 import { CurrentMcpRequest, type McpRequest } from "../McpRequest.ts"
-import type { Redaction } from "../Redaction.ts"
-import * as Names from "../ToolAttributes.ts"
-import type { ToolSeries } from "../ToolMetrics.ts"
-import { type Fields, makeCapture } from "./capture.ts"
-import { errorText, exitForSpan } from "./errorText.ts"
+import { callIdText } from "./callIdText.ts"
+import { describeSpan, endSpan, type ObservedCall } from "./callSpan.ts"
+import { errorText } from "./errorText.ts"
+import { isRefusal, ObservedTool, type Settings } from "./observedTool.ts"
 import {
   type Ambient,
+  annotateSpan,
   type AnyFiber,
   attempt,
   makeSpan,
@@ -28,18 +28,6 @@ import {
   tracerBelow,
   visible
 } from "./spans.ts"
-
-/** The options of the stage, with their defaults filled in. */
-export interface Settings {
-  readonly capture: { readonly arguments?: Fields; readonly result?: Fields }
-  readonly spans: boolean
-  readonly metrics: boolean
-  readonly log: boolean
-  readonly repeatedRefusals: number
-  readonly redaction: Redaction
-  readonly seriesOf: (tool: ToolMeta) => ToolSeries
-  readonly metricContext: (context: Context.Context<never>) => Context.Context<never>
-}
 
 const levels: Readonly<Record<Outcome, LogLevel.Severity>> = {
   ok: "Info",
@@ -56,85 +44,19 @@ const levels: Readonly<Record<Outcome, LogLevel.Severity>> = {
   defect: "Error"
 }
 
-const maxCallId = 256
-
-const isRefusal = (outcome: Outcome): boolean =>
-  outcome === "denied" || outcome === "unauthenticated" || outcome === "limited" || outcome === "rejected"
-
-interface Attribute {
-  readonly name: string
-  readonly value: unknown
-}
-
-const staticAttributes = (tool: ToolMeta): ReadonlyArray<Attribute> => {
-  const all: ReadonlyArray<Attribute> = [
-    { name: Names.genAiOperationName, value: "execute_tool" },
-    { name: Names.genAiToolName, value: tool.name },
-    { name: Names.genAiToolType, value: "function" },
-    { name: Names.genAiToolDescription, value: tool.description?.slice(0, 256) },
-    { name: Names.toolId, value: tool.id },
-    { name: Names.toolName, value: tool.name },
-    { name: Names.toolNamespace, value: tool.namespace },
-    { name: Names.toolVersion, value: tool.version },
-    { name: Names.toolCategory, value: tool.category },
-    { name: Names.toolTags, value: tool.tags.length === 0 ? undefined : tool.tags }
-  ]
-  return all.filter((attribute) => attribute.value !== undefined)
-}
-
-/** What the outer seat knows of a tool before its first call. */
-class Tool {
-  readonly settings: Settings
-  readonly meta: ToolMeta
-  readonly series: ToolSeries | undefined
-  readonly attributes: ReadonlyArray<Attribute>
-  readonly spanName: string
-  readonly mcpSpanName: string
-  readonly captureArguments: ((value: unknown) => string | undefined) | undefined
-  readonly captureResult: ((value: unknown) => string | undefined) | undefined
-  readonly refusals = new Map<Outcome, { since: number; logged: number; suppressed: number }>()
-
-  constructor(settings: Settings, meta: ToolMeta) {
-    this.settings = settings
-    this.meta = meta
-    this.series = settings.metrics ? settings.seriesOf(meta) : undefined
-    this.attributes = staticAttributes(meta)
-    const { capture, redaction } = settings
-    this.captureArguments = makeCapture(meta.input, capture.arguments, redaction)
-    this.captureResult = makeCapture(meta.success, capture.result, redaction)
-    this.spanName = `execute_tool ${meta.name}`
-    this.mcpSpanName = `tools/call ${meta.name}`
-  }
-
-  /** How many lines were left out before this one, or -1 when this one is to be left out too. */
-  suppressed(outcome: Outcome, nowMillis: number): number {
-    let window = this.refusals.get(outcome)
-    if (window === undefined) this.refusals.set(outcome, window = { since: nowMillis, logged: 0, suppressed: 0 })
-    if (nowMillis - window.since >= 1000) {
-      window.since = nowMillis
-      window.logged = 0
-    }
-    if (window.logged >= this.settings.repeatedRefusals) {
-      window.suppressed += 1
-      return -1
-    }
-    window.logged += 1
-    const left = window.suppressed
-    window.suppressed = 0
-    return left
-  }
-}
-
 /** One call in the outer seat. */
-class Call {
-  readonly tool: Tool
+class Call implements ObservedCall, LateObserver {
+  readonly tool: ObservedTool
   readonly call: ToolCall
   fiber: AnyFiber | undefined = undefined
   observation: Observation | undefined = undefined
   mcp: McpRequest | undefined = undefined
+  tag: string | undefined = undefined
+  lateContext: Context.Context<never> = Context.empty()
   isContextSet = false
+  #callId: string | undefined = undefined
 
-  constructor(tool: Tool, call: ToolCall) {
+  constructor(tool: ObservedTool, call: ToolCall) {
     this.tool = tool
     this.call = call
   }
@@ -182,33 +104,18 @@ class Call {
   ): void {
     const { mcp, tool } = this
     attempt(() => {
-      const span = makeSpan(shared, tracer, tool.settings.redaction, {
+      const span = makeSpan(shared, tracer, {
         name: mcp === undefined ? tool.spanName : tool.mcpSpanName,
         kind: mcp === undefined ? "internal" : "server",
         parent,
         link: mcp?.parent === undefined ? undefined : ambient,
         startTime: observation.stopwatch.wall
       })
+      // Before anything else, so that it is ended whatever it does not take.
       observation.span = span
-      if (span.sampled) this.describe(span)
+      annotateSpan(span, shared, tool.settings.redaction)
+      if (span.sampled) describeSpan(span, this)
     })
-  }
-
-  describe(span: Tracer.Span): void {
-    const { attributes } = this.tool
-    // By index, and not by the iterators of an array of pairs, which cost as much as the attributes.
-    for (let i = 0; i < attributes.length; i++) span.attribute(attributes[i]!.name, attributes[i]!.value)
-    span.attribute(Names.genAiToolCallId, this.callId)
-    const { captureArguments } = this.tool
-    if (captureArguments !== undefined) {
-      attempt(() => tell(span, Names.genAiToolCallArguments, captureArguments(this.call.input)))
-    }
-    if (this.mcp === undefined) return
-    span.attribute(Names.mcpMethodName, "tools/call")
-    const { protocolVersion, requestId, transport } = this.mcp
-    if (protocolVersion !== undefined) span.attribute(Names.mcpProtocolVersion, protocolVersion.slice(0, 64))
-    if (requestId !== undefined) span.attribute(Names.jsonRpcRequestId, String(requestId).slice(0, 128))
-    if (transport !== undefined) span.attribute(Names.networkTransport, transport)
   }
 
   end(exit: Exit.Exit<unknown, unknown>): undefined {
@@ -221,58 +128,50 @@ class Call {
     record.durationMillis = Number(elapsed) / 1_000_000
     record.observation = undefined
     const outcome = this.settle(exit)
-    if (span !== undefined) attempt(() => this.endSpan(span, exit, outcome, stopwatch.wallAfter(elapsed)))
+    if (span !== undefined) attempt(() => endSpan(span, this, exit, outcome, stopwatch.wallAfter(elapsed)))
     if (this.tool.series !== undefined) attempt(() => this.count(metrics, outcome))
     if (this.tool.settings.log) attempt(() => this.log(fiber, context, exit, outcome))
     if (this.isContextSet) fiber.setContext(context)
+    if (this.tool.series !== undefined) {
+      // What is still running knows the record, and nothing else of this call need be kept for it.
+      this.lateContext = metrics
+      record.lateObserver = this
+    }
+    this.fiber = undefined
+    this.observation = undefined
     return undefined
+  }
+
+  /** An answer came after the call had ended. */
+  late(): void {
+    attempt(() => this.tool.series?.late(1, this.lateContext))
   }
 
   settle(exit: Exit.Exit<unknown, unknown>): Outcome {
     const record = this.call.record
+    let outcome: Outcome
     try {
-      return record.settle(exit)
+      outcome = record.settle(exit)
     } catch {
       // An error whose members throw when read.
       record.errorType = "error"
-      return record.outcome = "failed"
+      outcome = record.outcome = "failed"
     }
+    if (record.errorType !== undefined) this.tag = this.tool.settings.tagText(record.errorType)
+    return outcome
   }
 
-  /** The call's name, cut short: it may be the caller's own. */
+  /** The call's name as it is told. */
   get callId(): string {
-    const { callId } = this.call
-    return callId.length > maxCallId ? callId.slice(0, maxCallId) : callId
+    return this.#callId ??= callIdText(this.call.callId, this.tool.settings.redaction)
   }
 
-  /** `error.type` as the conventions have it: MCP clients see one kind of tool error. */
   get errorType(): string | undefined {
-    const errorType = this.call.record.errorType
-    return errorType === undefined || this.mcp === undefined ? errorType : "tool_error"
-  }
-
-  endSpan(span: Tracer.Span, exit: Exit.Exit<unknown, unknown>, outcome: Outcome, now: bigint): void {
-    const record = this.call.record
-    if (span.sampled) {
-      span.attribute(Names.toolOutcome, outcome)
-      span.attribute(Names.toolAttempts, record.attempts)
-      span.attribute(Names.toolError, record.errorType !== undefined)
-      if (record.cache !== undefined) span.attribute(Names.toolCache, record.cache)
-      const { captureResult } = this.tool
-      if (captureResult !== undefined && exit._tag === "Success") {
-        attempt(() => tell(span, Names.genAiToolCallResult, captureResult(exit.value)))
-      }
-      if (record.errorType !== undefined) {
-        span.attribute(Names.errorType, this.errorType)
-        span.attribute(Names.toolErrorType, record.errorType)
-      }
-      if (outcome === "cached" || outcome === "stale" || outcome === "coalesced") {
-        span.event("tool.cache.hit", now, { [Names.toolCache]: record.cache })
-      } else if (isRefusal(outcome)) {
-        span.event("tool.refused", now, { [Names.toolOutcome]: outcome, [Names.toolErrorType]: record.errorType })
-      }
-    }
-    span.end(now, exitForSpan(exit, record.errorType, errorText(exit, this.tool.settings.redaction)))
+    const { mcp, tag } = this
+    const { outcome } = this.call.record
+    if (mcp === undefined || tag === undefined || outcome === undefined || outcome === "interrupted") return tag
+    const code = isRefusal(outcome) || outcome === "timed_out" ? mcp.errorType?.(tag) : undefined
+    return code ?? "tool_error"
   }
 
   count(context: Context.Context<never>, outcome: Outcome): void {
@@ -281,7 +180,7 @@ class Call {
     const record = this.call.record
     const seconds = record.durationMillis / 1000
     series.total(outcome)(1, context)
-    series.duration(record.errorType)(seconds, context)
+    series.duration(this.tag)(seconds, context)
     if (this.mcp !== undefined) series.mcp(this.errorType)(seconds, context)
     if (record.attempts > 1) series.retries(record.attempts - 1, context)
     if (record.lateResults > 0) series.late(record.lateResults, context)
@@ -308,7 +207,7 @@ class Call {
     if (loggers.size === 0) return
     const record = this.call.record
     const suppressed = isRefusal(outcome)
-      ? this.tool.suppressed(outcome, record.startedAtMonotonic + record.durationMillis)
+      ? this.tool.refusals.suppressed(outcome, record.startedAtMonotonic + record.durationMillis)
       : 0
     if (suppressed < 0) {
       this.tool.series?.suppressed(1, context)
@@ -321,8 +220,8 @@ class Call {
       durationMs: record.durationMillis,
       attempts: record.attempts,
       cache: record.cache,
-      rule: record.rule,
-      errorType: record.errorType,
+      rule: record.rule === undefined ? undefined : settings.redaction.text(record.rule),
+      errorType: this.tag,
       error: errorText(exit, settings.redaction),
       suppressed
     })
@@ -335,13 +234,9 @@ class Call {
   }
 }
 
-const tell = (span: Tracer.Span, name: string, value: string | undefined): void => {
-  if (value !== undefined) span.attribute(name, value)
-}
-
 /** The outer seat: every call, whatever becomes of it. */
 export const callSeat = (settings: Settings, meta: ToolMeta): Around<never> => {
-  const tool = new Tool(settings, meta)
+  const tool = new ObservedTool(settings, meta)
   const isSpansOnly = tool.series === undefined && !settings.log
   return (call, next) =>
     Effect.withFiber((caller) => {

@@ -1,8 +1,26 @@
 import * as Cause from "effect/Cause"
 import * as Exit from "effect/Exit"
+import { cut } from "../../internal/cut.ts"
 import type { Redaction } from "../Redaction.ts"
 
 const maxLength = 1024
+
+// What programmers write as the tag of an error.
+const wellFormed = /^[\w.:/@-]{1,128}$/
+const maxRemembered = 256
+
+/** The tags of errors as they are told: what is no tag, or looks like a secret, is `error`. */
+export const makeTagText = (redaction: Redaction): (tag: string) => string => {
+  const remembered = new Map<string, string>()
+  return (tag) => {
+    let told = remembered.get(tag)
+    if (told === undefined) {
+      told = wellFormed.test(tag) && redaction.text(tag) === tag ? tag : "error"
+      if (remembered.size < maxRemembered) remembered.set(tag, told)
+    }
+    return told
+  }
+}
 
 /** The text of the first error of a failed exit, redacted and short. Undefined for interruption and for no text. */
 export const errorText = (exit: Exit.Exit<unknown, unknown>, redaction: Redaction): string | undefined => {
@@ -13,7 +31,7 @@ export const errorText = (exit: Exit.Exit<unknown, unknown>, redaction: Redactio
     const text = failed === undefined ? died && messageOf(died.defect) : messageOf(failed.error)
     if (text === undefined || text === "") return undefined
     const redacted = redaction.text(text)
-    return redacted.length <= maxLength ? redacted : `${redacted.slice(0, maxLength)}[cut]`
+    return redacted.length <= maxLength ? redacted : `${cut(redacted, maxLength)}[cut]`
   } catch {
     return "[unreadable]"
   }

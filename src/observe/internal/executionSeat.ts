@@ -2,15 +2,15 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import * as Tracer from "effect/Tracer"
-import { CallRecord } from "../../CallRecord.ts"
+import { CallRecord, type Outcome } from "../../CallRecord.ts"
 import type { ToolCall } from "../../ToolCall.ts"
 import type { ToolMeta } from "../../ToolMeta.ts"
 import type { Around } from "../../ToolMiddleware.ts"
 import * as Names from "../ToolAttributes.ts"
 import type { ToolSeries } from "../ToolMetrics.ts"
-import type { Settings } from "./callSeat.ts"
 import { errorText, exitForSpan } from "./errorText.ts"
-import { type AnyFiber, attempt, makeSpan, Observation, type Stopwatch, visible } from "./spans.ts"
+import type { Settings } from "./observedTool.ts"
+import { annotateSpan, type AnyFiber, attempt, makeSpan, Observation, type Stopwatch, visible } from "./spans.ts"
 
 interface Tool {
   readonly settings: Settings
@@ -44,7 +44,7 @@ class Execution {
     const parent = visible(fiber.cache.span)
     if (parent?.sampled === false) return
     attempt(() => {
-      const span = makeSpan(ambient, tracer, settings.redaction, {
+      const span = makeSpan(ambient, tracer, {
         name: meta.spanName,
         kind: "internal",
         parent,
@@ -54,6 +54,7 @@ class Execution {
       this.span = span
       this.before = fiber.context
       fiber.setContext(Context.add(fiber.context, Tracer.ParentSpan, span))
+      annotateSpan(span, ambient, settings.redaction)
       this.describe(span, outer.span, stopwatch.wall)
     })
   }
@@ -76,19 +77,23 @@ class Execution {
     // Interrupted before it started: nothing was executed.
     if (fiber === undefined || stopwatch === undefined) return undefined
     const elapsed = stopwatch.elapsed()
-    const errorType = executionError(exit)
+    const { outcome, tag } = ended(exit)
+    const errorType = tag === undefined ? undefined : settings.tagText(tag)
     if (span !== undefined) {
       attempt(() => {
-        span.attribute(Names.toolError, errorType !== undefined)
-        if (errorType !== undefined) span.attribute(Names.errorType, errorType)
-        span.end(stopwatch.wallAfter(elapsed), exitForSpan(exit, errorType, errorText(exit, settings.redaction)))
+        try {
+          span.attribute(Names.toolError, errorType !== undefined)
+          if (errorType !== undefined) span.attribute(Names.errorType, errorType)
+        } finally {
+          span.end(stopwatch.wallAfter(elapsed), exitForSpan(exit, errorType, errorText(exit, settings.redaction)))
+        }
       })
     }
     if (series !== undefined) {
       attempt(() => {
         series.execTotal(1, outer.metrics)
         series.execDuration(Number(elapsed) / 1_000_000, outer.metrics)
-        if (errorType !== undefined && errorType !== "interrupted") series.execErrors(errorType)(1, outer.metrics)
+        if (errorType !== undefined && outcome !== "interrupted") series.execErrors(errorType)(1, outer.metrics)
       })
     }
     if (this.before !== undefined) fiber.setContext(this.before)
@@ -96,14 +101,21 @@ class Execution {
   }
 }
 
-const executionError = (exit: Exit.Exit<unknown, unknown>): string | undefined => {
-  if (exit._tag === "Success") return undefined
+interface End {
+  readonly outcome: Outcome
+  readonly tag: string | undefined
+}
+
+const wentWell: End = { outcome: "ok", tag: undefined }
+
+const ended = (exit: Exit.Exit<unknown, unknown>): End => {
+  if (exit._tag === "Success") return wentWell
   try {
     const record = new CallRecord()
-    record.settle(exit)
-    return record.errorType
+    return { outcome: record.settle(exit), tag: record.errorType }
   } catch {
-    return "error"
+    // An error whose members throw when read.
+    return { outcome: "failed", tag: "error" }
   }
 }
 

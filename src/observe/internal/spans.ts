@@ -54,16 +54,11 @@ export const ambientOf = (context: Context.Context<never>): Ambient => ({
   annotations: Context.get(context, References.TracerSpanAnnotations)
 })
 
-/** A span as `Effect.makeSpan` makes it. */
-export const makeSpan = (
-  ambient: Ambient,
-  tracer: Tracer.Tracer,
-  redaction: Redaction,
-  options: NewSpan
-): Tracer.Span => {
+/** A span as `Effect.makeSpan` makes it, still without its annotations. */
+export const makeSpan = (ambient: Ambient, tracer: Tracer.Tracer, options: NewSpan): Tracer.Span => {
   const links = [...ambient.links]
   if (options.link !== undefined) links.push({ span: options.link, attributes: {} })
-  const span = tracer.span({
+  return tracer.span({
     name: options.name,
     parent: Option.fromUndefinedOr(options.parent),
     annotations: Context.empty(),
@@ -73,11 +68,14 @@ export const makeSpan = (
     root: false,
     sampled: true
   })
+}
+
+/** Gives a span the annotations that the caller's context has for all spans. */
+export const annotateSpan = (span: Tracer.Span, ambient: Ambient, redaction: Redaction): void => {
   for (const name of Object.keys(ambient.annotations)) {
     const value = ambient.annotations[name]
     span.attribute(name, redaction.isSensitiveKey(name) ? replacement : redaction.value(value))
   }
-  return span
 }
 
 /**

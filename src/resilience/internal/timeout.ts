@@ -126,7 +126,7 @@ export class TimeoutExecution extends Effectable.Mixin(Frame) implements Entry {
       timeout.running -= 1
       timeout.late += 1
       timeout.onLateResult?.(timeout.name)
-      if (this.record !== undefined) this.record.lateResults += 1
+      this.record?.late()
     }
   }
 
