@@ -9,23 +9,35 @@
  */
 import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
-import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as References from "effect/References"
 import { toLine } from "../internal/jsonLine.ts"
+import type { Definition } from "../internal/metricSeries.ts"
 import * as Check from "../internal/options.ts"
 import { CallLine } from "./CallLine.ts"
 import { CurrentCall } from "./CurrentCall.ts"
+import { callIdText } from "./internal/callIdText.ts"
+import * as StandardError from "./internal/standardError.ts"
 import * as Redaction from "./Redaction.ts"
+
+/**
+ * Lines that the default sink left out, because more than 1 MiB waited for whoever reads standard error.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const dropped: Definition<"counter"> = StandardError.dropped
 
 /**
  * What `make` takes.
  *
  * - `write`: takes a line without its line break. Default: the `error` of the `Console` service, so standard output
- *   stays free for protocols that use it. When it throws, the line is lost and nothing else happens.
+ *   stays free for protocols that use it. When it throws, the line is lost and nothing else happens. A standard error that
+ *   nobody reads or that is closed breaks nothing: beyond 1 MiB lines are left out, counted in `dropped`, and the next
+ *   line that is written says how many.
  * - `redact`: more sensitive keys, beside those of `Redaction`.
  * - `redaction`: a redaction of your own, instead of `redact`.
  *
@@ -57,6 +69,13 @@ export interface ConfigOptions {
  * `cache`, `rule`, `errorType`, `error`, `suppressed`; for other entries `data` (what was logged beside the first text),
  * `cause`, `tool` and `callId` of the call they were logged in, `annotations`, `spans`; then `traceId` and `spanId`.
  *
+ * No line is longer than some hundred thousand characters: of each member the redaction bounds texts and their sum.
+ *
+ * **Gotchas**
+ *
+ * What waits in standard error when a program ends (1 MiB at most) keeps its process until somebody reads or closes the
+ * other end, as all does that a program writes there.
+ *
  * @category constructors
  * @since 0.1.0
  */
@@ -70,22 +89,37 @@ export const make = (options: Options = {}): Logger.Logger<unknown, void> => {
     (options.redact === undefined ? Redaction.standard : Redaction.make({ keys: options.redact }))
   const { write } = options
   return Logger.make((entry) => {
+    const time = isoTime(entry.date)
+    const line = render(entry, time, redaction)
     try {
-      const line = render(entry, redaction)
-      if (write === undefined) entry.fiber.getRef(Console.Console).error(line)
+      if (write === undefined) StandardError.writeError(entry.fiber, line, time)
       else write(line)
     } catch {
-      // A closed standard error must not end a call.
+      // A sink that throws must not end a call.
     }
   })
 }
 
-const render = (entry: Logger.Options<unknown>, redaction: Redaction.Redaction): string => {
-  const messages = Array.isArray(entry.message) ? entry.message : [entry.message]
-  const head = `{"time":"${isoTime(entry.date)}","level":"${entry.logLevel.toUpperCase()}",`
-  const only: unknown = messages.length === 1 ? messages[0] : undefined
-  const body = only instanceof CallLine ? callMembers(only) : entryMembers(entry, messages, redaction)
-  return head + body + traceMembers(entry.fiber) + annotationMembers(entry, redaction) + "}"
+const render = (entry: Logger.Options<unknown>, time: string, redaction: Redaction.Redaction): string => {
+  const head = `{"time":"${time}","level":"${entry.logLevel.toUpperCase()}",`
+  try {
+    const messages = Array.isArray(entry.message) ? entry.message : [entry.message]
+    const only: unknown = messages.length === 1 ? messages[0] : undefined
+    const body = isCallLine(only) ? callMembers(only) : entryMembers(entry, messages, redaction)
+    return head + body + traceMembers(entry.fiber) + annotationMembers(entry, redaction) + "}"
+  } catch {
+    // Only a redaction of the program's own gets here.
+    return `${head}"message":"[unreadable]"}`
+  }
+}
+
+const isCallLine = (value: unknown): value is CallLine => {
+  try {
+    return value instanceof CallLine
+  } catch {
+    // A proxy that does not say what it is.
+    return false
+  }
 }
 
 // `Date.toISOString` takes longer than the rest of a line, and many lines are written within one second.
@@ -132,15 +166,24 @@ const entryMembers = (
   let out = `"message":${quote(isText ? redaction.text(first) : "")}`
   const data = isText ? rest : messages
   if (data.length > 0) out += `,"data":${json(redaction.value(data.length === 1 ? data[0] : data))}`
-  if (entry.cause.reasons.length > 0) out += `,"cause":${quote(redaction.text(Cause.pretty(entry.cause)))}`
+  if (entry.cause.reasons.length > 0) out += `,"cause":${quote(redaction.text(prettyCause(entry.cause)))}`
   const call = entry.fiber.getRef(CurrentCall)
-  if (call !== undefined) out += `,"tool":${quote(call.tool.id)},"callId":${quote(call.callId.slice(0, 256))}`
+  if (call !== undefined) out += `,"tool":${quote(call.tool.id)},"callId":${quote(callIdText(call.callId, redaction))}`
   const spans = entry.fiber.getRef(References.CurrentLogSpans)
   if (spans.length > 0) {
     const now = entry.date.getTime()
     out += `,"spans":${json(redaction.value(new Map(spans.map(([label, since]) => [label, now - since]))))}`
   }
   return out
+}
+
+const prettyCause = (cause: Cause.Cause<unknown>): string => {
+  try {
+    return Cause.pretty(cause)
+  } catch {
+    // An error whose members throw when read.
+    return "[unreadable]"
+  }
 }
 
 const annotationMembers = (entry: Logger.Options<unknown>, redaction: Redaction.Redaction): string => {

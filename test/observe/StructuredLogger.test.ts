@@ -2,7 +2,12 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Layer, Logger, Tracer } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
 import { ObserveMiddleware, Redaction, StructuredLogger } from "effect-toolops/observe"
-import { TestConsole } from "effect/testing"
+import { TestClock, TestConsole } from "effect/testing"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import { join } from "node:path"
+import { text } from "node:stream/consumers"
+import { fromSource } from "../support/workers.ts"
 
 const collecting = (options?: StructuredLogger.Options) => {
   const lines: Array<string> = []
@@ -14,7 +19,24 @@ const collecting = (options?: StructuredLogger.Options) => {
 const none: Redaction.Redaction = { isSensitiveKey: () => false, text: (text) => text, value: (value) => value }
 
 // oxlint-disable-next-line no-control-regex -- control characters are what is looked for
-const raw = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/
+const raw = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/
+
+/** A program that logs to a standard error that its parent closes, or reads when the program says how much it holds. */
+const logging = async (mode: "closed" | "late") => {
+  const child = spawn(process.execPath, [...fromSource, join(import.meta.dirname, "stderrChild.ts"), mode], {
+    stdio: ["ignore", "pipe", "pipe"]
+  })
+  let stderr = Promise.resolve("")
+  if (mode === "closed") child.stderr.destroy()
+  else child.stdout.once("data", () => stderr = text(child.stderr))
+  try {
+    const stdout = text(child.stdout)
+    const [code] = await once(child, "close")
+    return { code, stdout: await stdout, stderr: await stderr }
+  } finally {
+    child.kill("SIGKILL")
+  }
+}
 
 const random = (seed: number) => () => {
   seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0
@@ -101,6 +123,7 @@ describe("StructuredLogger", () => {
       "\u0085",
       "\u202e",
       "\ufeff",
+      "\ufff9",
       "\"",
       "\\",
       "\\u000a",
@@ -163,6 +186,98 @@ describe("StructuredLogger", () => {
     }).pipe(Effect.provide(layer))
   })
 
+  it.effect("writes a line whatever throws when it is read", () => {
+    const { layer, lines, parsed } = collecting()
+    const throwing = (): never => {
+      throw new Error("no")
+    }
+    const unreadable = new Proxy({}, { get: throwing, has: throwing, getPrototypeOf: throwing, ownKeys: throwing })
+    const withThrowing = (name: string) => Object.defineProperty(new Error("a"), name, { get: throwing })
+    const revoked = Proxy.revocable({}, {})
+    revoked.revoke()
+    const causes = [
+      Cause.fail(Object.defineProperty({}, "message", { get: throwing })),
+      Cause.die(withThrowing("message")),
+      Cause.die(withThrowing("name")),
+      Cause.die(withThrowing("stack")),
+      Cause.fail({ toString: throwing }),
+      Cause.fail(unreadable),
+      Cause.die(revoked.proxy)
+    ]
+    return Effect.gen(function*() {
+      for (const cause of causes) yield* Effect.logError("x", cause)
+      assert.strictEqual(lines.length, causes.length)
+      for (const line of parsed()) assert.deepStrictEqual([line.level, line.message], ["ERROR", "x"])
+      assert.include(parsed().map((line) => line.cause), "[unreadable]")
+      lines.length = 0
+      yield* Effect.log(new Proxy({}, { getPrototypeOf: throwing }))
+      assert.deepStrictEqual(parsed().map((line) => line.data), ["[unreadable]"])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("writes a line also with a redaction that throws", () => {
+    const { layer, parsed } = collecting({
+      redaction: {
+        ...none,
+        text: () => {
+          throw new Error("no")
+        }
+      }
+    })
+    return Effect.gen(function*() {
+      yield* Effect.logError("x")
+      assert.deepStrictEqual(parsed(), [{ time: "1970-01-01T00:00:00.000Z", level: "ERROR", message: "[unreadable]" }])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("bounds a line, and not its texts alone", () => {
+    const { layer, lines } = collecting()
+    const long = "y".repeat(8000)
+    const many = Array.from({ length: 999 }, () => long)
+    return Effect.gen(function*() {
+      yield* Effect.log("a", many)
+      yield* Effect.log("a").pipe(Effect.annotateLogs(Object.fromEntries(many.map((text, i) => [`k${i}`, text]))))
+      yield* Effect.log("a", Object.fromEntries(many.map((text, i) => [`${i}${text}`, i])))
+      yield* Effect.log("a", many.map((text) => new Error(text)))
+      assert.strictEqual(lines.length, 4)
+      assert.isBelow(Math.max(...lines.map((line) => line.length)), 100_000)
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("tells the time of each line", () => {
+    const { layer, parsed } = collecting()
+    return Effect.gen(function*() {
+      for (const step of ["999 millis", "1 milli", "1 hour", "42 millis"] as const) {
+        yield* TestClock.adjust(step)
+        yield* Effect.log("x")
+      }
+      assert.deepStrictEqual(parsed().map((line) => line.time), [
+        "1970-01-01T00:00:00.999Z",
+        "1970-01-01T00:00:01.000Z",
+        "1970-01-01T01:00:01.000Z",
+        "1970-01-01T01:00:01.042Z"
+      ])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("cuts and redacts the name that a caller gave its call", () => {
+    const { layer, lines, parsed } = collecting()
+    const tool = ToolMeta.make({ name: "t" })
+    return Effect.gen(function*() {
+      const pipeline = yield* ToolPipeline.make(ObserveMiddleware.ObserveMiddleware)
+      for (const callId of ["x".repeat(1000), "Bearer canary-token-1234"]) {
+        yield* pipeline.run({ tool, callId }, Effect.log("inside"))
+      }
+      assert.deepStrictEqual(parsed().map((line) => line.callId), [
+        "x".repeat(256),
+        "x".repeat(256),
+        "Bearer <redacted>",
+        "Bearer <redacted>"
+      ])
+      assert.notInclude(lines.join("\n"), "canary")
+    }).pipe(Effect.provide(Layer.mergeAll(layer, ObserveMiddleware.layer())))
+  })
+
   it.effect("survives a sink that throws", () =>
     Effect.gen(function*() {
       yield* Effect.log("lost")
@@ -171,6 +286,25 @@ describe("StructuredLogger", () => {
         throw new Error("EPIPE")
       }
     }))))
+
+  it("does not end the program when whoever reads its standard error has gone", async () => {
+    const { code, stdout } = await logging("closed")
+    assert.deepStrictEqual([code, stdout], [0, "no metric\ndone\n"])
+  })
+
+  it("holds little for a slow reader of standard error, and counts and tells what it left out", async () => {
+    const { code, stderr, stdout } = await logging("late")
+    assert.strictEqual(code, 0)
+    const held = Number(/held (\d+)/.exec(stdout)?.[1])
+    assert.isAbove(held, 500_000)
+    assert.isBelow(held, 2 ** 20 + 10_000)
+    const lines = stderr.trim().split("\n").map((line) => JSON.parse(line))
+    const [notice, last] = lines.slice(-2)
+    assert.deepStrictEqual([last.message, notice.level, notice.message], ["again", "WARN", "log lines dropped"])
+    assert.isAbove(notice.dropped, 1000)
+    assert.strictEqual(lines.length - 2 + notice.dropped, 2000)
+    assert.include(stdout, `log_dropped_total ${notice.dropped}\n`)
+  })
 
   it.effect("writes to standard error unless told otherwise, so that standard output stays free", () =>
     Effect.gen(function*() {
