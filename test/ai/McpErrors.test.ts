@@ -3,6 +3,7 @@ import { Duration, Effect, Layer, Schema, Stream } from "effect"
 import { McpOps, ToolkitOps, ToolRefusal } from "effect-toolops/ai"
 import { Authenticator, AuthError, AuthMiddleware, Authorizer } from "effect-toolops/auth"
 import { RateLimitError, RateLimitMiddleware } from "effect-toolops/limit"
+import { McpRequest } from "effect-toolops/observe"
 import { ResilienceError, ResilienceMiddleware } from "effect-toolops/resilience"
 import { McpSchema, McpServer, Tool, Toolkit } from "effect/ai"
 import { call, connect, pipeline, rpc, serve } from "./mcp.ts"
@@ -81,6 +82,33 @@ describe("McpOps.errors", () => {
         }))
     }
   }
+
+  it.live("tells what observes a call which code a refusal will have", () => {
+    const seen: Array<ReadonlyArray<string | undefined>> = []
+    const asking = {
+      name: "limit",
+      forTool: () => <A, E, R>(_call: unknown, next: Effect.Effect<A, E, R>) =>
+        Effect.flatMap(McpRequest.CurrentMcpRequest, (request) => {
+          seen.push(["RateLimited", "TimedOut", "Other"].map((tag) => request?.errorType?.(tag)))
+          return next
+        })
+    }
+    const served = (middleware: McpOps.Middleware<McpServer.McpServer>) =>
+      serve(
+        McpServer.toolkit(Tools).pipe(
+          Layer.provide(middleware.layer),
+          Layer.provide(ToolkitOps.layer(Tools, { echo: Effect.succeed })),
+          Layer.provide(pipeline({ limit: Layer.succeed(RateLimitMiddleware.RateLimitMiddleware, asking) }))
+        )
+      )
+    return Effect.gen(function*() {
+      const errors = McpOps.errors({ style: "json-rpc", codes: { limited: -32_001 } })
+      for (const middleware of [McpOps.headers, McpOps.headers.combine(errors)]) {
+        yield* call(yield* connect(yield* served(middleware)), "echo", { text: "x" })
+      }
+      assert.deepStrictEqual(seen, [[undefined, undefined, undefined], ["-32001", "-32014", undefined]])
+    })
+  })
 
   it.live("leaves refusals what they are where nothing is said or results are asked for", () =>
     Effect.gen(function*() {

@@ -8,6 +8,8 @@ import type { ToolRefusal } from "../ToolRefusal.ts"
  */
 export interface Slot {
   refused: { readonly refusal: ToolRefusal; readonly error: PipelineError } | undefined
+  /** The code, as text, of the error of the protocol that a refusal with this tag becomes. */
+  readonly errorType?: (tag: string) => string | undefined
 }
 
 export const RefusalSlot: Context.Reference<Slot | undefined> = Context.Reference<Slot | undefined>(

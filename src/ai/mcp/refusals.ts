@@ -57,6 +57,12 @@ const kindOf = (reason: ToolRefusal.Reason): keyof typeof errorCodes => {
   }
 }
 
+const codeOf = (tag: string, codes: ErrorCodes): string | undefined => {
+  // Of a tag that is no reason there is no kind.
+  const kind: keyof typeof errorCodes | undefined = kindOf(tag as ToolRefusal.Reason)
+  return kind === undefined ? undefined : String(codes[kind] ?? errorCodes[kind])
+}
+
 // So that an error can be given the codes of the server that it leaves.
 const refusalOf = new WeakMap<object, ToolRefusal.ToolRefusal>()
 
@@ -144,7 +150,7 @@ const refusalsAsErrors = <A, E, R>(
   Effect.withFiber((fiber) => {
     const outer = fiber.getRef(RefusalSlot)
     // Of its own, because the calls of a batch share what is around them.
-    const slot: Slot = { refused: undefined }
+    const slot: Slot = { refused: undefined, errorType: (tag) => codeOf(tag, codes) }
     return Effect.flatMap(
       Effect.provideService(effect, RefusalSlot, slot),
       (result) => {

@@ -14,6 +14,7 @@ import { CurrentPeer } from "../../limit/RateLimit.ts"
 import { CurrentMcpRequest, type McpRequest } from "../../observe/McpRequest.ts"
 import { RequestHeaders } from "../../ToolCall.ts"
 import { ProgressReporter, reporterOf } from "./progress.ts"
+import { RefusalSlot, type Slot } from "./refusalSlot.ts"
 
 /**
  * MCP middleware that gives nothing to handlers. `Requires` is what its layer needs.
@@ -97,7 +98,7 @@ export const withRequest = <R>(
   http: HttpServerRequest.HttpServerRequest | undefined
 ): Context.Context<R> => {
   const { inputResponses, requestState } = options.requestContext
-  let seen = Context.add(context, CurrentMcpRequest, new SeenRequest(options, http))
+  let seen = Context.add(context, CurrentMcpRequest, new SeenRequest(options, http, Context.get(context, RefusalSlot)))
   if (inputResponses !== undefined || requestState !== undefined) seen = Context.add(seen, CacheMode, "bypass")
   return http === undefined ? seen : seen.pipe(
     Context.add(RequestHeaders, sentHeaders(http, options.headers)),
@@ -148,12 +149,15 @@ class SeenRequest implements McpRequest {
   readonly protocolVersion: string
   readonly transport: "pipe" | "tcp"
   readonly parent: Tracer.AnySpan | undefined
+  readonly errorType: McpRequest["errorType"]
   readonly #http: HttpServerRequest.HttpServerRequest | undefined
 
   constructor(
     { requestContext }: McpServer.MiddlewareOptions,
-    http: HttpServerRequest.HttpServerRequest | undefined
+    http: HttpServerRequest.HttpServerRequest | undefined,
+    slot: Slot | undefined
   ) {
+    this.errorType = slot?.errorType
     this.protocolVersion = requestContext.protocolVersion
     this.transport = http === undefined ? "pipe" : "tcp"
     this.parent = traceOf(requestContext.requestMetadata)
