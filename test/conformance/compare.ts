@@ -60,6 +60,15 @@ const runSuite = (which: "with" | "without", revision: typeof revisions[number])
     })
   }))
 
+/** The scenarios for authorization that the suite has for clients. */
+export const clientAuthScenarios: Effect.Effect<ReadonlyArray<string>> = Effect.promise(async () => {
+  const child = spawn(process.execPath, [suite, "list", "--client"], { stdio: ["ignore", "pipe", "ignore"] })
+  let said = ""
+  child.stdout.setEncoding("utf8").on("data", (text: string) => said += text)
+  await once(child, "close")
+  return [...said.matchAll(/^ +- (auth\/\S+)/gm)].map(([, name]) => name!)
+})
+
 export interface Comparison {
   readonly revision: string
   readonly checks: number

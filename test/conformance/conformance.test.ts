@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { compare, revisions } from "./compare.ts"
+import { clientAuthScenarios, compare, revisions } from "./compare.ts"
 
 // As many as pass today: fewer would mean that the server has stopped being what the suite can judge.
 const passing = { "2025-11-25": 50, "2026-07-28": 130 }
@@ -16,4 +16,11 @@ describe("the conformance suite of the protocol", () => {
         assert.isAtLeast(passWith, passing[revision])
       }), 120_000)
   }
+
+  it.live("has scenarios of authorization for clients only", () =>
+    Effect.gen(function*() {
+      const scenarios = yield* clientAuthScenarios
+      assert.isAtLeast(scenarios.length, 30)
+      assert.include(scenarios, "auth/scope-step-up")
+    }))
 })
