@@ -1,11 +1,13 @@
 import { NodeRedis } from "@effect/platform-node"
 import { BentoCache, bentostore } from "bentocache"
 import { memoryDriver } from "bentocache/drivers/memory"
+import type { L2CacheDriver } from "bentocache/types"
 import { createCache } from "cache-manager"
-import { Cache, Effect, Layer, Schema } from "effect"
+import { Cache, Context, Effect, Layer, Logger, Schema, Scope } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
-import { CacheKey, CacheMiddleware, CacheStore, RedisCacheStore, ToolCache } from "effect-toolops/cache"
+import { CacheKey, CacheMiddleware, CacheStore, RedisCacheStore, TieredCacheStore, ToolCache } from "effect-toolops/cache"
 import { SqliteCacheStore } from "effect-toolops/node"
+import { Persistable, PersistedCache, Persistence } from "effect/persistence"
 import { Keyv } from "keyv"
 import { LRUCache } from "lru-cache"
 import { spawn } from "node:child_process"
@@ -17,6 +19,7 @@ import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { createClient } from "redis"
 import { stringify } from "safe-stable-stringify"
+import { startWorkers } from "../support/workers.ts"
 import type { Case, Group } from "./harness.ts"
 
 const input110 = {
@@ -280,18 +283,7 @@ const sqliteGroup = async (): Promise<Group> => {
   for (const key of keys) insert.run(key, text)
   const select = bare.prepare("SELECT text FROM t WHERE key = ?")
   const layer = SqliteCacheStore.layer({ path: join(folder, "cache.db") })
-  // The store lives as long as the group: its scope is closed with the process.
-  const store = await new Promise<CacheStore.Store>((resolve) => {
-    Effect.runFork(
-      Effect.provide(
-        Effect.flatMap(CacheStore.CacheStore, (service) => {
-          resolve(service)
-          return Effect.never
-        }),
-        layer
-      )
-    )
-  })
+  const store = await kept(Effect.map(CacheStore.CacheStore, (service) => service), layer)
   await Effect.runPromise(Effect.forEach(keys, (key) => store.set(key, entry), { discard: true }))
   return {
     name: "cache in SQLite, 1 KB",
@@ -312,7 +304,24 @@ const sqliteGroup = async (): Promise<Group> => {
   }
 }
 
-const redisGroup = async (): Promise<Group> => {
+/** Runs a layer for as long as the process, and gives what `read` takes from it. */
+const kept = <I, A>(read: Effect.Effect<A, never, I>, layer: Layer.Layer<I, unknown>): Promise<A> =>
+  new Promise((resolve, reject) => {
+    Effect.runFork(
+      Effect.provide(
+        Effect.flatMap(read, (value) => {
+          resolve(value)
+          return Effect.never
+        }),
+        layer
+      )
+    ).addObserver(reject)
+  })
+
+// The server ends before its clients do, which is nothing to be told of.
+const redisAt = (url: string) => NodeRedis.layer({ url }).pipe(Layer.provide(Logger.layer([])))
+
+const redisServer = async () => {
   const port = await new Promise<number>((resolve) => {
     const server = createServer().listen(0, "127.0.0.1", () => {
       const address = server.address()
@@ -326,27 +335,29 @@ const redisGroup = async (): Promise<Group> => {
   const client = createClient({ url, socket: { reconnectStrategy: 50 } })
   client.on("error", () => {})
   await client.connect()
+  return {
+    url,
+    client,
+    close: () => {
+      server.kill("SIGKILL")
+    }
+  }
+}
+
+const redisGroup = async (): Promise<Group> => {
+  const { client, close, url } = await redisServer()
   const text = JSON.stringify("x".repeat(1000))
   await client.set("bare", text)
-  const store = await new Promise<CacheStore.Store>((resolve) => {
-    Effect.runFork(
-      Effect.provide(
-        Effect.flatMap(CacheStore.CacheStore, (service) => {
-          resolve(service)
-          return Effect.never
-        }),
-        RedisCacheStore.layer({ commandTimeout: "1 second" }).pipe(Layer.provide(NodeRedis.layer({ url })))
-      )
-    )
-  })
+  const store = await kept(
+    Effect.map(CacheStore.CacheStore, (service) => service),
+    RedisCacheStore.layer({ commandTimeout: "1 second" }).pipe(Layer.provide(redisAt(url)))
+  )
   await Effect.runPromise(
     store.set("cache:t:1", { text, freshMillis: 3e6, keepMillis: 3e6, labels: ["tool:t"], mark: undefined })
   )
   return {
     name: "cache in Redis, 1 KB",
-    close: () => {
-      server.kill("SIGKILL")
-    },
+    close,
     cases: [
       { name: "node-redis GET", run: loopAsync(() => client.get("bare")), check: isEntry },
       {
@@ -360,11 +371,240 @@ const redisGroup = async (): Promise<Group> => {
   }
 }
 
+type Client = Awaited<ReturnType<typeof redisServer>>["client"]
+
+/** bentocache's second layer over the same client as ours, since the one that it brings wants another client. */
+class NodeRedisDriver implements L2CacheDriver {
+  readonly type = "l2"
+  readonly client: Client
+  readonly prefix: string
+
+  constructor(client: Client, prefix: string) {
+    this.client = client
+    this.prefix = prefix
+  }
+
+  namespace(name: string) {
+    return new NodeRedisDriver(this.client, `${this.prefix}:${name}`)
+  }
+  async get(key: string) {
+    return await this.client.get(`${this.prefix}:${key}`) ?? undefined
+  }
+  async pull(key: string) {
+    return await this.client.getDel(`${this.prefix}:${key}`) ?? undefined
+  }
+  async set(key: string, value: string, ttl?: number) {
+    await this.client.set(
+      `${this.prefix}:${key}`,
+      value,
+      ttl === undefined ? {} : { expiration: { type: "PX", value: ttl } }
+    )
+    return true
+  }
+  async delete(key: string) {
+    return await this.client.del(`${this.prefix}:${key}`) > 0
+  }
+  async deleteMany(keys: Array<string>) {
+    return await this.client.del(keys.map((key) => `${this.prefix}:${key}`)) > 0
+  }
+  async clear() {
+    await this.client.flushDb()
+  }
+  async disconnect() {}
+}
+
+class Question extends Persistable.Class<{ payload: { readonly key: string } }>()("Question", {
+  primaryKey: ({ key }) => key,
+  success: Schema.Unknown
+}) {}
+
+const sharedGroup = async (): Promise<Group> => {
+  const { client, close, url } = await redisServer()
+  const keyOf = (input: unknown) => hash("sha256", stringify(input)!)
+  const stage = (layer: Layer.Layer<CacheStore.CacheStore, unknown>) =>
+    kept(
+      Effect.map(ToolPipeline.make(CacheMiddleware.CacheMiddleware), (pipeline) =>
+        pipeline.wrap(ToolMeta.make({ name: "search", readOnly: true }), () =>
+          Effect.succeed(answer))),
+      cached.pipe(Layer.provide(layer))
+    )
+  const overRedis = RedisCacheStore.layer({ commandTimeout: "1 second" }).pipe(Layer.provide(redisAt(url)))
+  const redis = await stage(overRedis)
+  const tiered = await stage(TieredCacheStore.layer({ l1Ttl: "1 hour" }).pipe(Layer.provide(overRedis)))
+  const bento = new BentoCache({
+    default: "tiered",
+    stores: {
+      redis: bentostore().useL2Layer({
+        options: {},
+        factory: () => new NodeRedisDriver(client, "bento")
+      }),
+      tiered: bentostore().useL1Layer(memoryDriver({ maxItems: 10_000 })).useL2Layer({
+        options: {},
+        factory: () => new NodeRedisDriver(client, "bento")
+      })
+    }
+  })
+  const persisted = (inMemoryTTL: number) =>
+    kept(
+      PersistedCache.make((_: Question) => Effect.succeed<unknown>(answer), {
+        storeId: "persisted",
+        timeToLive: () => "1 hour",
+        inMemoryTTL: () => inMemoryTTL
+      }),
+      Layer.merge(Persistence.layerRedis.pipe(Layer.provide(redisAt(url))), Layer.effectContext(
+        Effect.map(Effect.scope, (scope) => Context.make(Scope.Scope, scope))
+      ))
+    )
+  const [persistedRedis, persistedTiered] = [await persisted(0), await persisted(3_600_000)]
+  const ask = (store: "redis" | "tiered") =>
+    loopAsync(() => bento.use(store).getOrSet({ key: keyOf(input110), factory: () => answer, ttl: "5m" }))
+  const question = (cache: typeof persistedRedis) =>
+    repeat(Effect.suspend(() => cache.get(new Question({ key: keyOf(input110) }))))
+  return {
+    name: "cache hit over Redis, key of a 110-byte input included",
+    close,
+    cases: [
+      { name: "bentocache, Redis", run: ask("redis"), check: isAnswer },
+      {
+        name: "cache stage, Redis",
+        run: repeat(Effect.suspend(() => redis(input110))),
+        check: isAnswer,
+        baseline: "bentocache, Redis"
+      },
+      { name: "PersistedCache, Redis", run: question(persistedRedis), check: isAnswer, baseline: "bentocache, Redis" },
+      { name: "bentocache, memory + Redis", run: ask("tiered"), check: isAnswer },
+      {
+        name: "cache stage, memory + Redis",
+        run: repeat(Effect.suspend(() => tiered(input110))),
+        check: isAnswer,
+        baseline: "bentocache, memory + Redis"
+      },
+      {
+        name: "PersistedCache, memory + Redis",
+        run: question(persistedTiered),
+        check: isAnswer,
+        baseline: "bentocache, memory + Redis"
+      }
+    ]
+  }
+}
+
+/** How many MiB the heap and what hangs on it grow by when a cache is filled. It is measured once. */
+const memoryCase = (name: string, fill: () => Promise<unknown>, goal?: number): Case => {
+  let grown: number | undefined = undefined
+  return {
+    name,
+    figure: true,
+    ops: 1,
+    ...(goal === undefined ? {} : { goal }),
+    run: async () => {
+      if (grown !== undefined) return grown
+      const used = () => {
+        globalThis.gc?.()
+        globalThis.gc?.()
+        const { external, heapUsed } = process.memoryUsage()
+        return heapUsed + external
+      }
+      const before = used()
+      const cache = await fill()
+      grown = Math.round((used() - before) / 1024 / 1024)
+      if (cache === undefined) throw new Error("nothing was filled")
+      return grown
+    }
+  }
+}
+
+const memoryGroup = (): Group => {
+  const count = 100_000
+  const each = async (set: (key: string, text: string) => unknown) => {
+    for (let i = 0; i < count; i++) {
+      // A string of its own for each, as an answer is.
+      await set(`cache:t:${hash("sha256", String(i))}`, JSON.stringify(String(i).padEnd(1000, "x")))
+    }
+  }
+  return {
+    name: "memory for 100,000 entries of 1 KB: MiB",
+    cases: [
+      memoryCase("lru-cache", async () => {
+        const lru = new LRUCache<string, string>({ max: count })
+        await each((key, text) => lru.set(key, text))
+        return lru
+      }),
+      memoryCase("memory store", async () => {
+        const store = await kept(
+          Effect.map(CacheStore.CacheStore, (service) => service),
+          CacheStore.layerMemory({ maxEntries: count, maxBytes: 2 ** 31 })
+        )
+        const labels = ["tool:t"]
+        await each((key, text) =>
+          Effect.runPromise(store.set(key, { text, freshMillis: 3e6, keepMillis: 3e6, labels, mark: undefined }))
+        )
+        return store
+      }),
+      memoryCase("bentocache", async () => {
+        const bento = new BentoCache({
+          default: "memory",
+          stores: { memory: bentostore().useL1Layer(memoryDriver({ maxItems: count })) }
+        })
+        await each((key, value) => bento.set({ key, value, ttl: "1h" }))
+        return bento
+      }),
+      memoryCase("keyv", async () => {
+        const keyv = new Keyv()
+        await each((key, text) => keyv.set(key, text))
+        return keyv
+      }),
+      memoryCase("cache-manager", async () => {
+        const manager = createCache()
+        await each((key, text) => manager.set(key, text))
+        return manager
+      }),
+      memoryCase("Effect Cache", async () => {
+        const cache = await Effect.runPromise(
+          Cache.make<string, string>({ capacity: count, lookup: () => Effect.succeed("") })
+        )
+        await each((key, text) => Effect.runPromise(Cache.set(cache, key, text)))
+        return cache
+      })
+    ]
+  }
+}
+
+const flightWorker = join(import.meta.dirname, "../cache/flightWorker.ts")
+
+const twoProcessesGroup = async (): Promise<Group> => {
+  const { close, url } = await redisServer()
+  let executions: number | undefined = undefined
+  return {
+    name: "cache stampede of 1,000 over two processes and one Redis: executions",
+    close,
+    cases: [{
+      name: "cache stage",
+      figure: true,
+      ops: 1,
+      goal: 1,
+      run: async () => {
+        if (executions !== undefined) return executions
+        const args = [url, "bench:", "500", "200"]
+        const workers = await startWorkers(flightWorker, [args, args])
+        workers.begin()
+        const worked = await workers.printed<{ readonly runs: number; readonly answers: ReadonlyArray<number> }>()
+        workers.stop()
+        if (new Set(worked.flatMap((one) => one?.answers)).size !== 1) throw new Error("not one answer for all")
+        return executions = worked.reduce((total, one) => total + (one?.runs ?? 0), 0)
+      }
+    }]
+  }
+}
+
 export default async (): Promise<ReadonlyArray<Group>> => [
   keyGroup(),
   await hitGroup(),
   await storeGroup(),
+  memoryGroup(),
   await stampedeGroup(),
+  await twoProcessesGroup(),
   await sqliteGroup(),
-  await redisGroup()
+  await redisGroup(),
+  await sharedGroup()
 ]

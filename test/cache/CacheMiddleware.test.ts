@@ -18,6 +18,16 @@ const counting = <A>(answer: (n: number) => A) => {
 const as = (identity: Identity.Identity) => Effect.provideService(Identity.CurrentIdentity, identity)
 const alice = Identity.make({ principal: "alice", tenant: "acme", roles: ["reader"] })
 
+/** Changes a value in all its parts. */
+const spoil = (value: unknown): void => {
+  if (typeof value !== "object" || value === null) return
+  for (const [name, member] of Object.entries(value)) {
+    spoil(member)
+    Object.defineProperty(value, name, { value: 99 })
+  }
+  if (Array.isArray(value)) value.push("spoilt")
+}
+
 describe("CacheMiddleware", () => {
   describe("what is cached", () => {
     it.effect("answers the second call of a read-only tool without running it", () => {
@@ -146,6 +156,33 @@ describe("CacheMiddleware", () => {
         assert.deepStrictEqual(second, { list: [1] })
         second.list.push(3)
         assert.deepStrictEqual(yield* call, { list: [1] })
+      }).pipe(Effect.provide(cached())))
+
+    it.effect("gives every caller a value of its own, however often and of whatever it is asked", () =>
+      Effect.gen(function*() {
+        const p = yield* pipelineOf
+        const answers: ReadonlyArray<unknown> = [
+          JSON.parse("{\"__proto__\":{\"x\":[1]},\"constructor\":null,\"2\":1,\"1\":[]}"),
+          [[], [[]], {}, { a: [{ b: [null, true, "x", -1.5] }] }],
+          { total: 2, items: [{ id: 1, title: "first" }, { id: 2, title: "second" }] },
+          new Uint8Array([1, 2]),
+          null,
+          "text",
+          ...Array.from({ length: 100 }, (_, i) => ({ i, list: [i, { i }] })),
+          { long: "x".repeat(5000), list: [1] }
+        ]
+        let runs = 0
+        const ask = p.wrap(search, (i: number) => Effect.sync(() => (runs++, structuredClone(answers[i]))))
+        for (let round = 0; round < 6; round++) {
+          for (const [i, expected] of answers.entries()) {
+            const answer = yield* ask(i)
+            assert.deepStrictEqual(answer, expected)
+            assert.strictEqual(JSON.stringify(answer), JSON.stringify(expected))
+            spoil(answer)
+          }
+        }
+        assert.strictEqual(runs, answers.length)
+        assert.isUndefined((Object.prototype as { readonly x?: unknown }).x)
       }).pipe(Effect.provide(cached())))
 
     it.effect("gives answers back through the tool's Schema", () =>
