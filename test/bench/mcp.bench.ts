@@ -152,6 +152,14 @@ export default async (): Promise<ReadonlyArray<Group>> => {
           check,
           baseline: "without the layer",
           goal: 0.1
+        },
+        // What is left of a call when neither tool nor layer take any time: one round trip of this client.
+        {
+          name: "without it, a tool of no time",
+          ops: 400,
+          run: (n) => inFlight(1, n, fresh(bare)),
+          check,
+          baseline: "without the layer"
         }
       ],
       close: async () => {
