@@ -22,8 +22,8 @@ interface Layout {
   readonly names: ReadonlyArray<string>
   /** In the order of the text. */
   readonly sorted: ReadonlyArray<string>
-  /** The same as they are written, with the colon. */
-  readonly quoted: ReadonlyArray<string>
+  /** The same as they are written, with the colon. `undefined` for a name that cannot be. */
+  readonly quoted: ReadonlyArray<string | undefined>
 }
 
 // Objects of the same make come again and again, so a few layouts are kept: it spares sorting the names and looking for
@@ -44,10 +44,7 @@ const layoutOf = (names: Array<string>): Layout => {
   const layout: Layout = {
     names,
     sorted,
-    quoted: sorted.map((name) => {
-      if (!name.isWellFormed()) throw notJson
-      return `${JSON.stringify(name)}:`
-    })
+    quoted: sorted.map((name) => name.isWellFormed() ? `${JSON.stringify(name)}:` : undefined)
   }
   if (count <= maxNames && names.every((name) => name.length <= maxNameLength)) layouts[place] = layout
   return layout
@@ -111,8 +108,8 @@ const writeObject = (value: object, depth: number): string => {
   for (let i = 0; i < sorted.length; i++) {
     const member: unknown = (value as { readonly [name: string]: unknown })[sorted[i]!]
     if (member === undefined) continue
-    const name = quoted[i]!
-    if ((room -= name.length) < 0) throw notJson
+    const name = quoted[i]
+    if (name === undefined || (room -= name.length) < 0) throw notJson
     text += text === "" ? "{" : ","
     text += name
     text += typeof member === "string" ? quote(member) : write(member, depth + 1)

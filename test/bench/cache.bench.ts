@@ -5,7 +5,14 @@ import type { L2CacheDriver } from "bentocache/types"
 import { createCache } from "cache-manager"
 import { Cache, Context, Effect, Layer, Logger, Schema, Scope } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
-import { CacheKey, CacheMiddleware, CacheStore, RedisCacheStore, TieredCacheStore, ToolCache } from "effect-toolops/cache"
+import {
+  CacheKey,
+  CacheMiddleware,
+  CacheStore,
+  RedisCacheStore,
+  TieredCacheStore,
+  ToolCache
+} from "effect-toolops/cache"
 import { SqliteCacheStore } from "effect-toolops/node"
 import { Persistable, PersistedCache, Persistence } from "effect/persistence"
 import { Keyv } from "keyv"
@@ -424,8 +431,7 @@ const sharedGroup = async (): Promise<Group> => {
   const stage = (layer: Layer.Layer<CacheStore.CacheStore, unknown>) =>
     kept(
       Effect.map(ToolPipeline.make(CacheMiddleware.CacheMiddleware), (pipeline) =>
-        pipeline.wrap(ToolMeta.make({ name: "search", readOnly: true }), () =>
-          Effect.succeed(answer))),
+        pipeline.wrap(ToolMeta.make({ name: "search", readOnly: true }), () => Effect.succeed(answer))),
       cached.pipe(Layer.provide(layer))
     )
   const overRedis = RedisCacheStore.layer({ commandTimeout: "1 second" }).pipe(Layer.provide(redisAt(url)))
@@ -446,14 +452,17 @@ const sharedGroup = async (): Promise<Group> => {
   })
   const persisted = (inMemoryTTL: number) =>
     kept(
-      PersistedCache.make((_: Question) => Effect.succeed<unknown>(answer), {
+      PersistedCache.make<Question>(() => Effect.succeed<unknown>(answer), {
         storeId: "persisted",
         timeToLive: () => "1 hour",
         inMemoryTTL: () => inMemoryTTL
       }),
-      Layer.merge(Persistence.layerRedis.pipe(Layer.provide(redisAt(url))), Layer.effectContext(
-        Effect.map(Effect.scope, (scope) => Context.make(Scope.Scope, scope))
-      ))
+      Layer.merge(
+        Persistence.layerRedis.pipe(Layer.provide(redisAt(url))),
+        Layer.effectContext(
+          Effect.map(Effect.scope, (scope) => Context.make(Scope.Scope, scope))
+        )
+      )
     )
   const [persistedRedis, persistedTiered] = [await persisted(0), await persisted(3_600_000)]
   const ask = (store: "redis" | "tiered") =>

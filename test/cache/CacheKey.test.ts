@@ -131,6 +131,53 @@ describe("CacheKey", () => {
     assert.strictEqual(CacheKey.make({ tool: named, input: { a: 1 } }), `cache:docs:search:${hash}`)
   })
 
+  describe("of a value with a Schema that is written in one go", () => {
+    const pair = ToolMeta.make({
+      name: "pair",
+      varies: "everyone",
+      input: Schema.Struct({ a: Schema.String, b: Schema.optionalKey(Schema.String) })
+    })
+    const any = ToolMeta.make({ name: "any", varies: "everyone" })
+    const of = (input: unknown) => CacheKey.make({ tool: pair, input })
+
+    it("does not take halves of a character in two texts for a whole one", () => {
+      assert.isDefined(of({ a: "x\ud83d\ude00", b: "y" }))
+      assert.isUndefined(of({ a: "x\ud83d", b: "\ude00y" }))
+    })
+
+    it("leaves undefined members out, whatever they are called", () => {
+      assert.strictEqual(of({ a: "1", b: undefined }), of({ a: "1" }))
+      assert.strictEqual(
+        CacheKey.make({ tool: any, input: { "\ud800": undefined, a: 1 } }),
+        CacheKey.make({ tool: any, input: { a: 1 } })
+      )
+    })
+
+    it("is right for a value that asks for a key while it is read", () => {
+      const asking = {
+        get a() {
+          of({ b: "other", a: "\"" })
+          return "1"
+        },
+        b: "2"
+      }
+      assert.strictEqual(of(asking), of({ b: "2", a: "1" }))
+    })
+
+    it("gives up on a small value that would be a large text", () => {
+      const nested = ToolMeta.make({
+        name: "nested",
+        varies: "everyone",
+        input: Schema.Array(Schema.Array(Schema.Array(Schema.Array(Schema.Array(Schema.String)))))
+      })
+      let value: unknown = "0123456789"
+      for (let i = 0; i < 5; i++) value = Array.from({ length: 1000 }, () => value)
+      const before = performance.now()
+      assert.isUndefined(CacheKey.make({ tool: nested, input: value }))
+      assert.isBelow(performance.now() - before, 2000)
+    })
+  })
+
   it("is at most 512 characters and a key for any tool", () => {
     const long = ToolMeta.make({ namespace: "n".repeat(128), name: "m".repeat(128), varies: "everyone" })
     const key = CacheKey.make({ tool: long, input: "x".repeat(10_000) })!

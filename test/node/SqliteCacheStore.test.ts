@@ -192,6 +192,24 @@ describe("SqliteCacheStore", () => {
         }))
     }))
 
+  it.effect("gives no text that belongs to another key", () =>
+    Effect.gen(function*() {
+      const path = fresh()
+      yield* withStore({ path }, (store) =>
+        Effect.andThen(store.set("k", entry("\"k\"")), store.set("l", entry("\"l\""))))
+      const db = new DatabaseSync(path)
+      db.exec("UPDATE entries SET sealed = (SELECT max(sealed) FROM entries)")
+      db.close()
+      yield* withStore({ path }, (store) =>
+        Effect.gen(function*() {
+          const texts = yield* Effect.forEach(["k", "l"], (key) =>
+            Effect.map(store.get(key), (found) => found?.text))
+          assert.strictEqual(texts.filter((text) => text !== undefined).length, 1)
+          assert.include(["\"k\"", undefined], texts[0])
+          assert.include(["\"l\"", undefined], texts[1])
+        }))
+    }))
+
   it.effect("answers calls while another process holds the lock", () =>
     Effect.gen(function*() {
       const path = fresh()

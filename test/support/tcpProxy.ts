@@ -45,8 +45,7 @@ export const tcpProxy = (target: number) =>
           else if (proxy.mode === "extra") {
             proxy.mode = "pass"
             client.write(Buffer.concat([Buffer.from("+EXTRA\r\n"), chunk]))
-          }
-          else if (typeof proxy.mode === "object") {
+          } else if (typeof proxy.mode === "object") {
             setTimeout(() => client.writable && client.write(chunk), proxy.mode.delay)
           } else if (proxy.mode === "hang") {
             held.push(() => client.write(chunk))
