@@ -4,7 +4,7 @@ import { ToolMeta } from "effect-toolops"
 import { CacheStore, ToolCache } from "effect-toolops/cache"
 import { SqliteCacheStore } from "effect-toolops/node"
 import { TestClock } from "effect/testing"
-import { fork } from "node:child_process"
+import { execFileSync, fork } from "node:child_process"
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -39,6 +39,27 @@ const integrity = (path: string) => {
     db.close()
   }
 }
+
+/** A small disk of its own, where we may make one. */
+const mount = (bytes: number) => {
+  const disk = mkdtempSync(join(tmpdir(), "toolops-disk-"))
+  try {
+    execFileSync("mount", ["-t", "tmpfs", "-o", `size=${bytes}`, "tmpfs", disk], { stdio: "ignore" })
+  } catch {
+    rmSync(disk, { recursive: true })
+    return undefined
+  }
+  disks.push(disk)
+  return disk
+}
+const disks: Array<string> = []
+afterAll(() => {
+  for (const disk of disks) {
+    execFileSync("umount", ["-l", disk])
+    rmSync(disk, { recursive: true })
+  }
+})
+const canMount = mount(65_536) !== undefined
 
 const tool = ToolMeta.make({ name: "t", readOnly: true })
 
@@ -225,6 +246,35 @@ describe("SqliteCacheStore", () => {
         assert.strictEqual(yield* runs, 0)
       }).pipe(Effect.provide(cached({ store: SqliteCacheStore.layer({ path, busyTimeout: 5 }) })))
     }))
+
+  it.effect.skipIf(!canMount)(
+    "answers calls on a full disk of 1 MiB, and keeps answers again when there is room",
+    () =>
+      Effect.gen(function*() {
+        const disk = mount(1024 * 1024)!
+        const path = join(disk, "cache.db")
+        const filler = join(disk, "filler")
+        yield* Effect.gen(function*() {
+          const p = yield* pipelineOf
+          const cache = yield* ToolCache.ToolCache
+          const ask = (i: number) => p.run({ tool, input: i }, Effect.succeed(`answer ${i} `.repeat(200)))
+          // More than fits, twice: what is found is right, and what is not is run.
+          for (let i = 0; i < 2000; i++) assert.strictEqual(yield* ask(i % 1000), `answer ${i % 1000} `.repeat(200))
+          assert.isAbove((yield* cache.stats).errors, 0)
+        }).pipe(Effect.provide(cached({ store: SqliteCacheStore.layer({ path }) })))
+        // Not even the file fits.
+        for (const suffix of ["", "-wal", "-shm"]) rmSync(path + suffix, { force: true })
+        const fill = Effect.ignore(Effect.try(() => writeFileSync(filler, Buffer.alloc(2 * 1024 * 1024))))
+        yield* fill
+        yield* Effect.gen(function*() {
+          assert.strictEqual(yield* runs, 20)
+          rmSync(filler)
+          yield* TestClock.adjust("2 seconds")
+          assert.strictEqual(yield* runs, 10)
+        }).pipe(Effect.provide(cached({ store: SqliteCacheStore.layer({ path }) })))
+        assert.strictEqual(integrity(path), "ok")
+      })
+  )
 
   it.effect("makes up for an invalidation that a lock kept it from, before it gives an answer again", () =>
     Effect.gen(function*() {
