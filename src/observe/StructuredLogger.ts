@@ -200,6 +200,11 @@ const traceMembers = (fiber: Fiber.Fiber<unknown, unknown>): string => {
 /**
  * Replaces the program's loggers with this one.
  *
+ * **Gotchas**
+ *
+ * All of them, and with them `Logger.tracerLogger`, which writes entries on spans as they are. Where you put it back,
+ * exporters other than `Telemetry`'s get what was logged without redaction.
+ *
  * **Example** (Logging JSON lines)
  *
  * ```ts

@@ -27,7 +27,13 @@ export const genAiToolCallArguments = "gen_ai.tool.call.arguments"
 /** What the tool answered. Only when `capture` asks for it. @category OpenTelemetry @since 0.1.0 */
 export const genAiToolCallResult = "gen_ai.tool.call.result"
 
-/** The kind of error: a tag, never a message. Absent when the call went well. @category OpenTelemetry @since 0.1.0 */
+/**
+ * The kind of error: a tag, never a message. Absent when the call went well. Of a call over MCP, the root span and
+ * `mcp.server.operation.duration` have what MCP's conventions ask for: the code of a JSON-RPC error, or `tool_error`.
+ *
+ * @category OpenTelemetry
+ * @since 0.1.0
+ */
 export const errorType = "error.type"
 
 /** The method of an MCP request, `tools/call` here. @category OpenTelemetry @since 0.1.0 */
@@ -63,7 +69,7 @@ export const toolTags = "tool.tags"
 /** Whether the call, or the execution, went wrong: `true` or `false`. @category toolops @since 0.1.0 */
 export const toolError = "tool.error"
 
-/** The tag of the error, also where `error.type` is `tool_error` as MCP has it. @category toolops @since 0.1.0 */
+/** The tag of the error, also where `error.type` is what MCP has for it. @category toolops @since 0.1.0 */
 export const toolErrorType = "tool.error.type"
 
 /** What became of the call: an `Outcome`. @category toolops @since 0.1.0 */

@@ -1,4 +1,4 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, it, vi } from "@effect/vitest"
 import { Option, Redacted } from "effect"
 import { Redaction } from "effect-toolops/observe"
 
@@ -80,6 +80,20 @@ describe("Redaction", () => {
       ["a://", "a://"]
     ]
     for (const [given, expected] of cases) assert.strictEqual(text(given), expected)
+  })
+
+  it("remembers some keys, and not all that it has ever been asked about", () => {
+    const own = Redaction.make()
+    const set = vi.spyOn(Map.prototype, "set")
+    try {
+      for (let i = 0; i < 5000; i++) assert.isFalse(own.isSensitiveKey(`k${i}`))
+      const before = set.mock.calls.length
+      assert.isAbove(before, 100)
+      assert.isAtMost(before, 2000)
+      assert.isTrue(own.isSensitiveKey("password of a key that is not remembered"))
+    } finally {
+      set.mockRestore()
+    }
   })
 
   it("takes patterns of the program's own", () => {

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Layer, Logger, Tracer } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
-import { ObserveMiddleware, Redaction, StructuredLogger } from "effect-toolops/observe"
+import { CallLine, CurrentCall, ObserveMiddleware, Redaction, StructuredLogger } from "effect-toolops/observe"
 import { TestClock, TestConsole } from "effect/testing"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
@@ -41,6 +41,46 @@ const logging = async (mode: "closed" | "late") => {
 const random = (seed: number) => () => {
   seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0
   return seed / 2 ** 32
+}
+
+/** Texts of what terminals, log readers and JSON act on. */
+const hostileTexts = (seed: number): () => string => {
+  const next = random(seed)
+  const pieces = [
+    "\n",
+    "\r\n",
+    "\u001b[31m",
+    "\u009b2J",
+    "\u2028",
+    "\u2029",
+    "\u0000",
+    "\u007f",
+    "\u0085",
+    "\u202e",
+    "\ufeff",
+    "\ufff9",
+    "\"",
+    "\\",
+    "\\u000a",
+    "</script>",
+    "\ud800",
+    "\udfff",
+    "\u{1f600}",
+    "é",
+    "a",
+    "{",
+    "}",
+    ","
+  ]
+  return () => {
+    let out = ""
+    for (let length = 1 + Math.floor(next() * 6); length > 0; length--) {
+      out += next() < 0.2
+        ? String.fromCharCode(Math.floor(next() * 0xffff))
+        : pieces[Math.floor(next() * pieces.length)]
+    }
+    return out
+  }
 }
 
 describe("StructuredLogger", () => {
@@ -110,42 +150,7 @@ describe("StructuredLogger", () => {
 
   it.effect("writes each of 100,000 hostile texts on one line that parses back to the same text", () => {
     const { layer, lines, parsed } = collecting({ redaction: none })
-    const next = random(7)
-    const pieces = [
-      "\n",
-      "\r\n",
-      "\u001b[31m",
-      "\u009b2J",
-      "\u2028",
-      "\u2029",
-      "\u0000",
-      "\u007f",
-      "\u0085",
-      "\u202e",
-      "\ufeff",
-      "\ufff9",
-      "\"",
-      "\\",
-      "\\u000a",
-      "</script>",
-      "\ud800",
-      "\udfff",
-      "\u{1f600}",
-      "é",
-      "a",
-      "{",
-      "}",
-      ","
-    ]
-    const text = (): string => {
-      let out = ""
-      for (let length = 1 + Math.floor(next() * 6); length > 0; length--) {
-        out += next() < 0.2
-          ? String.fromCharCode(Math.floor(next() * 0xffff))
-          : pieces[Math.floor(next() * pieces.length)]
-      }
-      return out
-    }
+    const text = hostileTexts(7)
     return Effect.gen(function*() {
       // Four texts a line: message, a key and a value of an annotation, data.
       for (let i = 0; i < 25_000; i++) {
@@ -159,6 +164,49 @@ describe("StructuredLogger", () => {
         }
       }
       assert.deepStrictEqual(parsed(), [])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("does the same with 100,000 texts in what is said of calls and failures", () => {
+    const { layer, lines } = collecting({
+      redaction: { ...none, value: (value) => value instanceof Map ? Object.fromEntries(value) : value }
+    })
+    const text = hostileTexts(8)
+    const read = () => {
+      const line = lines.pop() ?? ""
+      if (raw.test(line)) assert.fail(`raw control character in ${JSON.stringify(line)}`)
+      return { line, told: JSON.parse(line) }
+    }
+    return Effect.gen(function*() {
+      const names = ["tool", "callId", "rule", "errorType", "error"] as const
+      for (let i = 0; i < 14_000; i++) {
+        const facts = { tool: text(), callId: text(), rule: text(), errorType: text(), error: text() }
+        yield* Effect.log(
+          new CallLine.CallLine({
+            ...facts,
+            outcome: "failed",
+            durationMs: 1,
+            attempts: 1,
+            cache: undefined,
+            suppressed: 0
+          })
+        )
+        const { line, told } = read()
+        if (names.some((name) => told[name] !== facts[name])) {
+          assert.fail(`${JSON.stringify(facts)} came back as ${line}`)
+        }
+      }
+      for (let i = 0; i < 10_000; i++) {
+        const [label, error, callId] = [text(), text(), text()]
+        yield* Effect.logError("x", Cause.fail(new Error(error))).pipe(
+          Effect.withLogSpan(label),
+          Effect.provideService(CurrentCall.CurrentCall, { tool: ToolMeta.make({ name: "t" }), action: "call", callId })
+        )
+        const { line, told } = read()
+        if (!told.cause.includes(error) || told.callId !== callId || told.spans[label] !== 0) {
+          assert.fail(`${JSON.stringify([label, error, callId])} came back as ${line}`)
+        }
+      }
     }).pipe(Effect.provide(layer))
   })
 

@@ -83,6 +83,7 @@ describe("capture", () => {
       wrapped: Schema.Redacted(Schema.String),
       checked: Redaction.sensitive(Schema.String.check(Schema.isMinLength(1))),
       late: Schema.String.pipe(Redaction.sensitive).check(Schema.isMinLength(1)),
+      key: Schema.String.pipe(Schema.annotateKey({ "effect-toolops/sensitive": true })),
       unknown: Schema.Unknown
     })
     const user = { name: "n", ssn: "canary" }
@@ -103,6 +104,7 @@ describe("capture", () => {
         wrapped: Redacted.make("canary"),
         checked: "canary",
         late: "canary",
+        key: "canary",
         unknown: { token: "canary", ok: 1 }
       })
       assert.notInclude(told.all, "canary")

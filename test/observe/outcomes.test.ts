@@ -139,8 +139,14 @@ describe("outcomes", () => {
         "tool.retry.total": 2
       })
       assert.strictEqual(lines[0]?.line.attempts, 3)
-      // Each attempt is inside of the call, and not of the attempt before it.
-      for (const span of spans.slice(1)) assert.strictEqual(Option.getOrUndefined(span.parent), spans[0])
+    })
+  })
+
+  it.effect("tells each execution as a part of the call, and not of the execution before it", () => {
+    const { run, spans } = observed({ inner: (_call, next) => Effect.catchCause(next, () => next) })
+    return Effect.gen(function*() {
+      yield* Effect.exit(run((pipeline) => pipeline.run({ tool: search }, Effect.fail("again"))))
+      assert.deepStrictEqual(spans.slice(1).map((span) => Option.getOrUndefined(span.parent)), [spans[0], spans[0]])
     })
   })
 

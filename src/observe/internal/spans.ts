@@ -73,8 +73,13 @@ export const makeSpan = (ambient: Ambient, tracer: Tracer.Tracer, options: NewSp
 /** Gives a span the annotations that the caller's context has for all spans. */
 export const annotateSpan = (span: Tracer.Span, ambient: Ambient, redaction: Redaction): void => {
   for (const name of Object.keys(ambient.annotations)) {
-    const value = ambient.annotations[name]
-    span.attribute(name, redaction.isSensitiveKey(name) ? replacement : redaction.value(value))
+    if (redaction.isSensitiveKey(name)) {
+      span.attribute(name, replacement)
+      continue
+    }
+    // With its name: what a value may hold depends on it.
+    const told = redaction.value({ [name]: ambient.annotations[name] })
+    if (typeof told === "object" && told !== null) span.attribute(name, Object.values(told)[0])
   }
 }
 
