@@ -56,7 +56,7 @@ export const run = async (
   args: ReadonlyArray<string> = []
 ): Promise<Run> => {
   const { child, closed } = start(file, environment, args)
-  const deadline = setTimeout(() => child.kill("SIGKILL"), 18_000)
+  const deadline = setTimeout(() => child.kill("SIGKILL"), 28_000)
   const result = await closed
   clearTimeout(deadline)
   return result
