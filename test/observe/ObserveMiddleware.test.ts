@@ -440,6 +440,30 @@ describe("ObserveMiddleware", () => {
     }))
   })
 
+  it.effect("takes what the handler of a call over MCP calls for a call of its own", () => {
+    const { metrics, run, spans } = observed()
+    const client = Tracer.externalSpan({ traceId: "a".repeat(32), spanId: "b".repeat(16), sampled: true })
+    return run((pipeline) =>
+      pipeline.run({ tool: search }, pipeline.run({ tool: search }, McpRequest.CurrentMcpRequest))
+    ).pipe(
+      Effect.provideService(McpRequest.CurrentMcpRequest, { parent: client, requestId: 7 }),
+      Effect.map((request) => {
+        assert.strictEqual(request?.requestId, 7)
+        assert.deepStrictEqual(spans.map((span) => [span.name, span.kind]), [
+          ["tools/call search", "server"],
+          ["tool.exec.docs.search", "internal"],
+          ["execute_tool search", "internal"],
+          ["tool.exec.docs.search", "internal"]
+        ])
+        assert.deepStrictEqual(
+          spans.map((span) => Option.getOrUndefined(span.parent)?.spanId),
+          [client.spanId, ...spans.slice(0, -1).map((span) => span.spanId)]
+        )
+        assert.deepInclude(metrics(), { "mcp.server.operation.duration mcp.method.name=tools/call": [1, 0] })
+      })
+    )
+  })
+
   it.effect("takes its options from the configuration, and refuses nonsense", () =>
     Effect.gen(function*() {
       const layer = ObserveMiddleware.layerConfig({

@@ -44,6 +44,17 @@ const levels: Readonly<Record<Outcome, LogLevel.Severity>> = {
   defect: "Error"
 }
 
+/** The request over MCP that is being answered by a call already: what its handler calls is no answer to it. */
+const AnsweredMcpRequest = Context.Reference<McpRequest | undefined>(
+  "effect-toolops/observe/internal/AnsweredMcpRequest",
+  { defaultValue: () => undefined }
+)
+
+const unansweredMcpRequest = (fiber: AnyFiber): McpRequest | undefined => {
+  const mcp = fiber.getRef(CurrentMcpRequest)
+  return mcp === undefined || mcp === fiber.getRef(AnsweredMcpRequest) ? undefined : mcp
+}
+
 /** One call in the outer seat. */
 class Call implements ObservedCall, LateObserver {
   readonly tool: ObservedTool
@@ -63,7 +74,7 @@ class Call implements ObservedCall, LateObserver {
 
   start(fiber: AnyFiber): Observation {
     const { log, metricContext, spans } = this.tool.settings
-    const mcp = fiber.getRef(CurrentMcpRequest)
+    const mcp = unansweredMcpRequest(fiber)
     const ambient = spans ? visible(fiber.cache.span) : undefined
     const parent = mcp?.parent ?? ambient
     const tracer = spans ? tracerBelow(fiber, parent) : undefined
@@ -82,6 +93,7 @@ class Call implements ObservedCall, LateObserver {
       : stopwatch.clock.currentTimeMillisUnsafe()
     let context = before
     if (log) context = Context.add(context, CurrentCall, this.call)
+    if (mcp !== undefined) context = Context.add(context, AnsweredMcpRequest, mcp)
     if (tracer !== undefined && observation.ambient !== undefined) {
       this.startSpan(observation, observation.ambient, tracer, parent, ambient)
     }
@@ -254,4 +266,4 @@ export const callSeat = (settings: Settings, meta: ToolMeta): Around<never> => {
 
 // No span is made and none has to be put around what is inside.
 const isUntraced = (fiber: AnyFiber): boolean =>
-  fiber.getRef(CurrentMcpRequest)?.parent === undefined && tracerBelow(fiber, visible(fiber.cache.span)) === undefined
+  unansweredMcpRequest(fiber)?.parent === undefined && tracerBelow(fiber, visible(fiber.cache.span)) === undefined
