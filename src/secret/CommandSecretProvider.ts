@@ -59,13 +59,15 @@ const placeholder = "{ref}"
  * that are not UTF-8; printing nothing means that there is no such secret.
  *
  * A program that takes too long, prints too much or is not needed any more gets SIGTERM, and SIGKILL a second later. What it
- * leaves behind when it ends is killed at once, unless that has a process group of its own, as daemons have; nothing that
- * still holds its output keeps the answer back.
+ * leaves behind when it ends, whatever its exit code, is killed at once, unless that has a process group of its own, as
+ * daemons have. Nothing that still holds its output keeps the answer back: the answer is there when nothing has come for 20
+ * milliseconds after the end, and about a second after it at the latest.
  *
  * **Gotchas**
  *
- * A daemon that the program has started and that still holds its output keeps a Node process alive which would otherwise end
- * by itself. Daemons usually let go of it.
+ * What a daemon that the program has started prints to the same output before that is part of the secret. What it prints later
+ * is read and dropped, slowly, for as long as it holds the output. So long it also keeps a Node process alive which would
+ * otherwise end by itself. Daemons usually let go of it.
  *
  * **Example** (Asking 1Password and gopass)
  *

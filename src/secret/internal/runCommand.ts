@@ -1,8 +1,11 @@
+import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type { PlatformError } from "effect/PlatformError"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import * as Redacted from "effect/Redacted"
+import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import * as Check from "../../internal/options.ts"
@@ -60,74 +63,108 @@ class TooLarge {
   readonly _tag = "TooLarge"
 }
 
-const quietTurns = 10
 const turnMillis = 10
+const quietTurns = 2
+// A pipe holds no more than is read in so many turns, however little a busy process reads in each.
+const mostTurns = 100
 
 /**
- * Ends when nothing more has come for some turns of the event loop. What a program printed before it ended is in the pipe by
- * then and is read in the first of them, so a process that is too busy to read waits for longer.
+ * Ends when nothing has come for two turns of the event loop. What a program printed before it ended is in the pipe by then
+ * and is read in the first of them, so a process that is too busy to read waits for longer.
  */
 const quiet = (printed: Printed): Effect.Effect<void> =>
   Effect.gen(function*() {
     let seen = printed.seen
-    for (let turns = 0; turns < quietTurns; turns++) {
+    let still = 0
+    for (let turns = 0; turns < mostTurns && still < quietTurns; turns++) {
       yield* Effect.sleep(turnMillis)
-      if (printed.seen !== seen) turns = 0
+      still = printed.seen === seen ? still + 1 : 0
       seen = printed.seen
     }
   })
 
-/** Reads what a program says until it has ended. What it leaves behind may hold its pipes for longer and is not waited for. */
-const attend = (handle: ChildProcessSpawner.ChildProcessHandle, maxBytes: number) =>
-  Effect.suspend(() => {
-    const output = new Printed(maxBytes)
-    const complaint = new Printed(complaintBytes)
-    // To the end in any case, or the program would wait for somebody who does.
-    const reading = Effect.all([
-      Stream.runForEach(handle.stdout, (chunk) => {
-        output.add(chunk)
-        return output.seen > maxBytes ? Effect.fail(new TooLarge()) : Effect.void
-      }),
-      Stream.runForEach(handle.stderr, (chunk) => Effect.sync(() => complaint.add(chunk)))
-    ], { concurrency: "unbounded", discard: true })
-    return Effect.map(
-      Effect.raceFirst(
-        Effect.andThen(reading, handle.exitCode),
-        Effect.tap(handle.exitCode, () => quiet(output))
-      ),
-      (code): Outcome => ({
-        _tag: "Exited",
-        code,
-        output: output.bytes(),
-        complaint: new TextDecoder().decode(complaint.bytes())
-      })
-    )
-  })
-
 /** Kills what a program that has ended has left in its process group. None of it is waited for: the answer is there. */
-const killLeft = (handle: ChildProcessSpawner.ChildProcessHandle): Effect.Effect<unknown, unknown> =>
+const killLeft = (handle: ChildProcessSpawner.ChildProcessHandle): Effect.Effect<void> =>
   Effect.andThen(
     Effect.forkDetach(Effect.ignore(handle.kill({ killSignal: "SIGKILL" })), { startImmediately: true }),
-    handle.unref
+    Effect.ignore(handle.unref)
   )
+
+// How long to wait after each piece that nobody wants any more, so that who prints without end is slowed down.
+const discardMillis = 100
+
+/**
+ * Reads what a program says until it has ended. What it leaves behind may hold its pipes for longer and is not waited for.
+ *
+ * Reading goes on by itself to the end of the pipes, whatever becomes of the answer: one that is given up on would leave them
+ * open for good once something is in them.
+ */
+const attend = (handle: ChildProcessSpawner.ChildProcessHandle, maxBytes: number, onEnd: () => void) =>
+  Effect.gen(function*() {
+    const output = new Printed(maxBytes)
+    const complaint = new Printed(complaintBytes)
+    const read = Deferred.makeUnsafe<void, TooLarge | PlatformError>()
+    let isOver = false
+    const reading = (stream: ChildProcessSpawner.ChildProcessHandle["stdout"], printed: Printed) =>
+      Stream.runForEach(stream, (chunk) => {
+        if (isOver) return Effect.sleep(discardMillis)
+        printed.add(chunk)
+        if (output.seen > maxBytes) Deferred.doneUnsafe(read, Effect.fail(new TooLarge()))
+        return Effect.void
+      })
+    const both = Effect.all([reading(handle.stdout, output), reading(handle.stderr, complaint)], {
+      concurrency: "unbounded",
+      discard: true
+    })
+    yield* Effect.forkDetach(Effect.onExit(both, (exit) => Deferred.done(read, exit)), { startImmediately: true })
+    const code = yield* Effect.raceFirst(
+      // Its failures only.
+      Effect.andThen(Deferred.await(read), Effect.never),
+      Effect.exit(handle.exitCode).pipe(
+        Effect.tap(() => Effect.andThen(Effect.sync(onEnd), killLeft(handle))),
+        Effect.flatten,
+        Effect.tap(() => Effect.raceFirst(Deferred.await(read), quiet(output)))
+      )
+    ).pipe(Effect.ensuring(Effect.sync(() => void (isOver = true))))
+    const outcome: Outcome = {
+      _tag: "Exited",
+      code,
+      output: output.bytes(),
+      complaint: new TextDecoder().decode(complaint.bytes())
+    }
+    return outcome
+  })
 
 /** Runs a program to its end. It is killed, with all that it has started, when it says too much or takes too long. */
 export const runCommand = (
   program: Program
 ): Effect.Effect<Outcome, never, ChildProcessSpawner.ChildProcessSpawner> =>
-  Effect.scoped(Effect.gen(function*() {
-    const handle = yield* ChildProcess.make(program.command, program.args, {
-      env: program.env,
-      extendEnv: false,
-      stdin: "ignore",
-      forceKillAfter: "1 second"
+  Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function*() {
+      const scope = Scope.makeUnsafe()
+      let hasEnded = false
+      const outcome = Effect.gen(function*() {
+        const handle = yield* ChildProcess.make(program.command, program.args, {
+          env: program.env,
+          extendEnv: false,
+          stdin: "ignore",
+          forceKillAfter: "1 second"
+        })
+        const attended = attend(handle, program.maxBytes, () => {
+          hasEnded = true
+        })
+        return yield* Effect.timeoutOrElse(attended, {
+          duration: program.timeout,
+          orElse: () => Effect.succeed<Outcome>({ _tag: "Late" })
+        })
+      })
+      const exit = yield* Effect.exit(restore(Scope.provide(outcome, scope)))
+      const close = Effect.exit(Scope.close(scope, exit))
+      // One that has ended needs nobody to wait: all of it is dead, though a system may list the dead for a while.
+      yield* hasEnded ? Effect.forkDetach(close, { startImmediately: true }) : close
+      return yield* exit
     })
-    // Inside of the scope: how long it takes to end is not held against a program that has answered.
-    return yield* Effect.timeoutOrElse(Effect.tap(attend(handle, program.maxBytes), () => killLeft(handle)), {
-      duration: program.timeout,
-      orElse: () => Effect.succeed<Outcome>({ _tag: "Late" })
-    })
-  })).pipe(
+  ).pipe(
     Effect.catch((error): Effect.Effect<Outcome> =>
       Effect.succeed({ _tag: error instanceof TooLarge ? "TooLarge" : "Failed" })
     ),
