@@ -5,7 +5,7 @@
 import { Context, Effect, Metric } from "effect"
 import { AuditLog } from "effect-toolops/auth"
 import { Telemetry } from "effect-toolops/node"
-import { PrometheusRoutes, ToolMetrics } from "effect-toolops/observe"
+import { PrometheusRoutes, StructuredLogger, ToolMetrics } from "effect-toolops/observe"
 import { ResilienceMetrics } from "effect-toolops/resilience"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
@@ -14,6 +14,7 @@ const definitions: ReadonlyArray<ToolMetrics.Definition> = [
   ...ToolMetrics.all,
   ...AuditLog.metrics,
   ...ResilienceMetrics.metrics,
+  StructuredLogger.dropped,
   Telemetry.exported,
   Telemetry.dropped
 ]
@@ -57,6 +58,7 @@ const callCount = sample(ToolMetrics.callDuration, "_count")
 const callBucket = sample(ToolMetrics.callDuration, "_bucket")
 const execBucket = sample(ToolMetrics.execDuration, "_bucket")
 const suppressed = sample(ToolMetrics.logSuppressed)
+const unread = sample(StructuredLogger.dropped)
 const [audit = "", auditLag = "", auditQueued = ""] = AuditLog.metrics.map((definition) =>
   sample(definition, definition.type === "histogram" ? "_bucket" : "")
 )
@@ -251,9 +253,9 @@ const panels: ReadonlyArray<Panel> = [
   { title: "Records of the audit log", unit: "ops", queries: [[rate(audit, "result"), "{{result}}"]] },
   { title: "Records that wait for the audit log", unit: "none", queries: [[`sum(${auditQueued})`, "waiting"]] },
   {
-    title: "Log lines left out for repeated refusals",
+    title: "Log lines left out, for repeated refusals and for want of a reader",
     unit: "ops",
-    queries: [[rate(suppressed, "tool_id"), "{{tool_id}}"]]
+    queries: [[rate(suppressed, "tool_id"), "{{tool_id}}"], [`sum(rate(${unread}[5m]))`, "not read"]]
   },
   {
     title: "Lag of the audit log, p99",
