@@ -61,12 +61,14 @@ export interface ReportOptions {
  *
  * - `register`: adds a check until the scope closes. One that goes away while it is asked is left out of the answer.
  * - `report`: asks all checks of a group. Fails with `NoCheckers` when the program has registered none in it, unless that is
- *   allowed. The checks that parts of this library register of themselves, whose names begin with `toolops.`, are part of the
- *   report, but they are no reason to believe that a program is ready: none of them can ever make it unhealthy.
+ *   allowed; but not of `readiness` while the program drains, which is unhealthy then in any case. The checks that parts of this
+ *   library register of themselves, whose names begin with `toolops.`, are part of the report, but they are no reason to
+ *   believe that a program is ready: none of them can ever make it unhealthy.
  * - `reportAll`: asks all checks.
  * - `check`: asks one check.
  * - `drain`: from now on the program is unhealthy to its readiness probe, so that no new traffic comes. For good. No check is
- *   run for the group `readiness` any more; its report tells what was known before.
+ *   run for the group `readiness` any more, nor in the background one that is in no other; its report tells what was known
+ *   before. A check is still run for `reportAll`, for `check` and for its other groups.
  * - `isDraining`: whether that has happened.
  * - `admit`: runs a call, which counts as in flight until it has ended. Once `quiesce` has been called it is refused with
  *   `Draining`, unless it is part of a call that is in flight. `ToolPipeline.layer` and `DrainMiddleware` run every call
@@ -126,7 +128,11 @@ export const make: Effect.Effect<HealthRegistry["Service"]> = Effect.sync(() => 
       const kept = present(asked.map((runner) => runner.kept(now)))
       return kept.length === asked.length
         ? Effect.succeed(kept)
-        : Effect.map(Effect.forEach(asked, (runner) => runner.report, { concurrency: "unbounded" }), present)
+        : Effect.map(
+          Effect.forEach(asked, (runner) => runner.report, { concurrency: "unbounded" }),
+          // One that has answered may have gone away while the others were asked.
+          (reports) => present(reports.filter((_, nth) => !asked[nth]!.isGone))
+        )
     })
 
   const report = (group: string, options?: ReportOptions): Effect.Effect<Report, HealthError> =>
@@ -160,10 +166,9 @@ export const make: Effect.Effect<HealthRegistry["Service"]> = Effect.sync(() => 
         })
       )
       if (check.background) {
-        yield* Effect.forkIn(
-          Effect.forever(Effect.andThen(runner.fresh, Effect.sleep(check.intervalMillis))),
-          scope
-        )
+        const isForReadiness = check.groups.length > 0 && check.groups.every((group) => group === "readiness")
+        const run = Effect.suspend(() => isDraining && isForReadiness ? Effect.void : runner.fresh)
+        yield* Effect.forkIn(Effect.forever(Effect.andThen(run, Effect.sleep(check.intervalMillis))), scope)
       }
     })
 

@@ -379,6 +379,51 @@ describe("HealthRegistry", () => {
       })
     ))
 
+  it.effect("leaves a check out of a report that went away while others were asked, though its answer was kept", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        // Before the others have answered, and before its own turn to be asked.
+        for (const isLater of [true, false]) {
+          const scope = yield* Scope.make()
+          const others = yield* Scope.make()
+          const close = Scope.close(scope, Exit.void)
+          const slow = Effect.sleep("500 millis")
+          const other = {
+            name: "toolops.slow",
+            check: isLater ? Effect.andThen(slow, close) : Effect.andThen(close, slow)
+          }
+          yield* Scope.provide(registry.register({ ...healthy("slow", { interval: 0 }), ...other }), others)
+          yield* Scope.provide(registry.register(healthy("gone", { interval: "1 hour", check: Effect.fail(1) })), scope)
+          yield* registry.check("gone")
+          const asking = yield* Effect.forkChild(
+            Effect.all([Effect.exit(registry.report("readiness")), registry.reportAll], { concurrency: "unbounded" }),
+            { startImmediately: true }
+          )
+          yield* TestClock.adjust("500 millis")
+          const [readiness, all] = yield* Fiber.join(asking)
+          assert.deepStrictEqual([all.status, all.checks.map(({ name }) => name)], ["healthy", ["toolops.slow"]])
+          // What is left is none of the program's own.
+          assert.isTrue(Exit.isFailure(readiness))
+          yield* Scope.close(others, Exit.void)
+        }
+      })
+    ))
+
+  it.effect("stops a check that closes its own scope", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        let isStopped = false
+        const waiting = Effect.onInterrupt(Effect.never, () => Effect.sync(() => void (isStopped = true)))
+        const check = Effect.andThen(Scope.close(scope, Exit.void), waiting)
+        yield* Scope.provide(registry.register(healthy("self", { check })), scope)
+        const asking = yield* Effect.forkChild(registry.check("self"), { startImmediately: true })
+        yield* Effect.repeat(Effect.yieldNow, { times: 10 })
+        assert.isTrue(isStopped)
+        assert.strictEqual((yield* Effect.flip(Fiber.join(asking))).reason._tag, "CheckNotFound")
+      })
+    ))
+
   it.effect("starts no run of a check that has gone, also when that was asked already", () =>
     withRegistry((registry) =>
       Effect.gen(function*() {
@@ -439,6 +484,24 @@ describe("HealthRegistry", () => {
         // Other groups are nobody's readiness.
         assert.strictEqual((yield* registry.report("own")).isDraining, true)
         assert.strictEqual(state.runs, 2)
+      })
+    ))
+
+  it.effect("runs nothing for readiness in the background either while it drains", () =>
+    withRegistry((registry) =>
+      Effect.gen(function*() {
+        const options = { background: true, interval: "1 second" } as const
+        const groups = [["readiness"], ["readiness", "own"], ["own"], []]
+        const all = groups.map((groups, nth) => {
+          const { check, state } = counting({ ...options, groups })
+          return { check: { ...check, name: `c${nth}` }, state }
+        })
+        for (const { check } of all) yield* registry.register(check)
+        yield* TestClock.adjust("2 seconds")
+        assert.deepStrictEqual(all.map(({ state }) => state.runs), [3, 3, 3, 3])
+        yield* registry.drain
+        yield* TestClock.adjust("10 seconds")
+        assert.deepStrictEqual(all.map(({ state }) => state.runs), [3, 13, 13, 13])
       })
     ))
 

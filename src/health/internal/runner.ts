@@ -89,6 +89,11 @@ export class Runner {
     return this.#report !== undefined && now - this.#reportedAt < keptMillis ? this.#report : undefined
   }
 
+  /** Whether the check has gone away, so that what was known of it says nothing any more. */
+  get isGone(): boolean {
+    return this.#isGone
+  }
+
   /** The last report, however old. */
   get last(): CheckReport | undefined {
     return this.#report
@@ -99,6 +104,7 @@ export class Runner {
    * away meanwhile: what it looks at is being closed, so there is nothing to be said of it.
    */
   readonly report: Effect.Effect<CheckReport | undefined> = Effect.withFiber((fiber) => {
+    if (this.#isGone) return Effect.undefined
     const kept = this.kept(monotonicMillis(fiber))
     return kept !== undefined ? Effect.succeed(kept) : this.run(fiber)
   })
@@ -151,6 +157,8 @@ export class Runner {
         this.#isRunning = false
       }
     })
+    // Gone in its own first step, when there was nothing yet to stop it with.
+    if (this.#isGone && this.#isRunning) this.#stop()
     return Deferred.await(pending)
   }
 
