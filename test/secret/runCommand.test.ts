@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { type Duration, Effect, Fiber, PlatformError, Sink, Stream } from "effect"
-import { ChildProcessSpawner } from "effect/process"
 import { CommandSecretProvider } from "effect-toolops/secret"
+import { ChildProcessSpawner } from "effect/process"
 import { TestClock } from "effect/testing"
 import { readFileSync } from "node:fs"
 import { outcomeOf } from "./resolving.ts"
@@ -34,8 +34,7 @@ const asking = (program: {
         exitCode: Effect.map(program.exitCode ?? Effect.succeed(0), ChildProcessSpawner.ExitCode),
         isRunning: Effect.succeed(false),
         // What is left is not gone at once.
-        kill: (options) =>
-          Effect.andThen(Effect.sync(() => kills.push(String(options?.killSignal))), Effect.never),
+        kill: (options) => Effect.andThen(Effect.sync(() => kills.push(String(options?.killSignal))), Effect.never),
         stdin: Sink.drain,
         stdout: Stream.encodeText(program.stdout),
         stderr: Stream.never,
@@ -168,10 +167,12 @@ describe("a program that prints a secret", () => {
     "answers at once, and what it leaves behind is gone at once, though that ignores SIGTERM",
     () =>
       Effect.gen(function*() {
-        for (const [end, outcome] of [["exit 0", "found s"], ["exit 3", "SecretUnavailable failed"], [
-          "kill -9 $$",
-          "SecretUnavailable failed"
-        ]]) {
+        for (
+          const [end, outcome] of [["exit 0", "found s"], ["exit 3", "SecretUnavailable failed"], [
+            "kill -9 $$",
+            "SecretUnavailable failed"
+          ]]
+        ) {
           // Who asks politely first gives it a second, so one quick end says that nobody did, whatever else is going on here.
           let fastest = Infinity
           for (let tries = 0; tries < 5 && fastest >= 900; tries++) {
