@@ -85,6 +85,13 @@ const nextCallId = (): string => {
   return `${prefix}-${counter.toString(36)}`
 }
 
+/**
+ * @internal Whether a call's name is one that was made up here, which holds nothing of anybody's. A longer one that begins
+ * like it is not.
+ */
+export const isMadeUp = (callId: string): boolean =>
+  prefix !== undefined && callId.length <= prefix.length + 12 && callId.startsWith(prefix)
+
 // What must not be printed is private: formatters read every property that an object owns, whatever `toJSON` says.
 class ToolCallImpl<V extends Varies> implements ToolCall<V> {
   readonly tool: ToolMeta<any, V>

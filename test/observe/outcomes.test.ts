@@ -181,6 +181,18 @@ describe("outcomes", () => {
     })
   })
 
+  it.effect("tells no secret behind what looks like a name that was made up", () => {
+    const { lines, run } = observed()
+    return Effect.gen(function*() {
+      yield* run((pipeline) => pipeline.run({ tool: search }, Effect.void))
+      const madeUp = lines[0]?.line.callId ?? ""
+      assert.match(madeUp, /^[0-9a-f]{16}-[0-9a-z]+$/)
+      const callId = `${madeUp} Bearer canary-token-1234`
+      yield* run((pipeline) => pipeline.run({ tool: search, callId }, Effect.void))
+      assert.strictEqual(lines[1]?.line.callId, `${madeUp} Bearer <redacted>`)
+    })
+  })
+
   it.effect("tells no secret that stands where a tag or a name is expected", () => {
     const ruled: ToolMiddleware.Around<unknown> = (call, next) => {
       call.record.rule = String(call.input)

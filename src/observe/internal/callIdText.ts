@@ -1,4 +1,5 @@
 import { cut } from "../../internal/cut.ts"
+import { isMadeUp } from "../../ToolCall.ts"
 import type { Redaction } from "../Redaction.ts"
 
 const maxLength = 256
@@ -7,4 +8,4 @@ const maxSearched = 4 * maxLength
 
 /** The name of a call as it is told. It may be the caller's own, so it may hold anything. */
 export const callIdText = (callId: string, redaction: Redaction): string =>
-  cut(redaction.text(cut(callId, maxSearched)), maxLength)
+  isMadeUp(callId) ? callId : cut(redaction.text(cut(callId, maxSearched)), maxLength)
