@@ -194,15 +194,18 @@ export const refreshable = <I, E, R>(
   const retryMillis = Check.millis(where, "retryDelay", options.retryDelay ?? "10 seconds")
   return Effect.gen(function*() {
     const resolver = yield* SecretResolver
-    // From the last that is done when the owner ends to the first.
+    const owner = yield* Effect.scope
     const builds = new Builds<I>(yield* Effect.context<never>())
-    yield* Effect.addFinalizer(() => builds.settled)
-    const scope = yield* Scope.fork(yield* Effect.scope)
+    // One finalizer of the owner's, in whatever order that closes what it holds. From the last that is done to the first:
+    const ending = yield* Scope.fork(owner, "sequential")
+    yield* Scope.addFinalizer(ending, builds.settled)
+    const scope = yield* Scope.fork(ending)
     const first = yield* builds.build(self, scope)
-    yield* Effect.forkScoped(
-      keepFresh({ builds, first, layer: self, resolver, scope, retryMillis, onFailure: options.onFailure ?? warn })
+    yield* Effect.forkIn(
+      keepFresh({ builds, first, layer: self, resolver, scope, retryMillis, onFailure: options.onFailure ?? warn }),
+      ending
     )
-    yield* Effect.addFinalizer(() => Effect.sync(() => void (builds.isClosed = true)))
+    yield* Scope.addFinalizer(ending, Effect.sync(() => void (builds.isClosed = true)))
     return {
       provide: builds.use,
       context: builds.borrow,

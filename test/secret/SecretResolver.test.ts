@@ -1,5 +1,18 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Config, ConfigProvider, Context, Deferred, Effect, Exit, Fiber, Layer, Redacted, Scope } from "effect"
+import {
+  Cause,
+  Clock,
+  Config,
+  ConfigProvider,
+  Context,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Redacted,
+  Scope
+} from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
 import { AuthMiddleware } from "effect-toolops/auth"
 import { CacheMiddleware } from "effect-toolops/cache"
@@ -137,6 +150,25 @@ describe("SecretResolver", () => {
       assert.isUndefined(closing.pollUnsafe())
       yield* TestClock.adjust("1 millis")
       yield* Fiber.join(closing)
+    }))
+
+  it.effect("waits no longer than those 3 seconds when this process was too busy to notice", () =>
+    Effect.gen(function*() {
+      const { provider } = counting(() => Effect.uninterruptible(Effect.never))
+      const clock = yield* Clock.Clock
+      // One that wakes who sleeps 3 seconds 2 seconds late.
+      const late: Clock.Clock = Object.create(clock, {
+        monotonicTimeNanosUnsafe: { value: () => clock.monotonicTimeNanosUnsafe() * 5n / 3n }
+      })
+      const scope = yield* Scope.make()
+      const context = yield* Layer.buildWithScope(resolverOf([provider]), scope).pipe(
+        Effect.provideService(Clock.Clock, late)
+      )
+      const resolver = Context.get(context, SecretResolver.SecretResolver)
+      yield* Effect.forkDetach(resolver.resolveValue("secretref:p:a"), { startImmediately: true })
+      const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
+      yield* TestClock.adjust("3 seconds")
+      assert.isDefined(closing.pollUnsafe())
     }))
 
   it.effect("waits at its end for providers that end something first, and asks them nothing any more", () =>

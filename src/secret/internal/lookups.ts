@@ -5,7 +5,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import type * as Redacted from "effect/Redacted"
 import { boundedRun } from "../../internal/boundedRun.ts"
 import { monotonicMillis, monotonicMillisOf } from "../../internal/monotonic.ts"
@@ -110,10 +110,9 @@ export class Lookups {
     for (const stop of this.#stops) stop()
     if (this.#stops.size === 0) return Effect.void
     const stopped = this.#stopped ??= Deferred.makeUnsafe<void>()
-    // In a finalizer nothing can be interrupted, so what is raced here runs in fibers of its own.
-    return Effect.callback<void>((resume) => {
-      boundedRun(context, Deferred.await(stopped), stopMillis, { settle: () => resume(Effect.void), end: () => {} })
-    })
+    // In a finalizer nothing can be interrupted, so what is raced here runs in a fiber of its own.
+    const waiting = Effect.runForkWith(context)(Effect.raceFirst(Deferred.await(stopped), Effect.sleep(stopMillis)))
+    return Effect.asVoid(Fiber.await(waiting))
   })
 
   keep(key: string, provider: Provider, value: Redacted.Redacted, fetchedAt: number): void {
