@@ -257,6 +257,31 @@ describe("FileSecretProvider", () => {
       })
   )
 
+  it.effect("gives nothing when the system does not say where the open file is, unless it tells that of no file", () =>
+    Effect.gen(function*() {
+      const root = yield* directory
+      writeFileSync(join(root, "a"), "inside!")
+      for (
+        const [_tag, outcome] of [
+          ["NotFound", "found inside!"],
+          ["PermissionDenied", "SecretUnavailable failed"],
+          ["Unknown", "SecretUnavailable failed"]
+        ] as const
+      ) {
+        const Silent = Layer.effect(
+          FileSystem.FileSystem,
+          Effect.map(FileSystem.FileSystem, (fs): FileSystem.FileSystem => ({
+            ...fs,
+            readLink: () => Effect.fail(PlatformError.systemError({ _tag, module: "FileSystem", method: "readLink" }))
+          }))
+        )
+        const provider = yield* FileSecretProvider.make({ directory: root }).pipe(
+          Effect.provide(Layer.merge(NodeServices.layer, Layer.provide(Silent, NodeServices.layer)))
+        )
+        assert.strictEqual(yield* outcomeOf(provider.get("a")), outcome)
+      }
+    }))
+
   it.effect("says what is not there, what may not be read and what is no text", () =>
     Effect.gen(function*() {
       const root = yield* directory
