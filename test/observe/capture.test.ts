@@ -200,6 +200,42 @@ describe("capture", () => {
       assert.include(told.all, "too deep")
     }))
 
+  it.effect("comes to an end of a schema that a function makes anew wherever it refers to itself", () =>
+    Effect.gen(function*() {
+      let made = 0
+      const anew = <S>(schema: S): S => {
+        made += 1
+        // Where nothing bounds it, the test would not end.
+        if (made > 30_000) throw new Error("unbounded")
+        return schema
+      }
+      interface Node {
+        readonly v: string
+        readonly children: ReadonlyArray<Node>
+      }
+      const plain = (): Schema.Codec<Node> =>
+        anew(Schema.Struct({ v: Schema.String, children: Schema.Array(Schema.suspend(plain)) }))
+      const renamed = (): Schema.Codec<Node, unknown> =>
+        anew(
+          Schema.Struct({ v: Schema.String, children: Schema.Array(Schema.suspend(renamed)) }).pipe(
+            Schema.encodeKeys({ v: "canary" })
+          )
+        )
+      const either = (): Schema.Codec<string> => anew(Schema.Union([Schema.String, Schema.suspend(either)]))
+      const value: Node = { v: "a", children: [{ v: "b", children: [] }] }
+      assert.deepStrictEqual((yield* captured(plain(), value)).arguments, value)
+      const Input = Schema.Struct({
+        kept: Schema.String,
+        renamed: renamed(),
+        option: Schema.Option(Schema.suspend(plain)),
+        either: either()
+      })
+      const told = yield* captured(Input, { kept: "k", renamed: value, option: Option.some(value), either: "e" })
+      // What is not known to be without a mark may have one.
+      assert.deepStrictEqual(told.arguments, { kept: "k", option: {} })
+      assert.isBelow(made, 30_000)
+    }))
+
   it.effect("cuts what is long and what is deep", () =>
     Effect.gen(function*() {
       interface Tree {

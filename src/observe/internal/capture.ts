@@ -15,6 +15,9 @@ const maxLength = 8192
 const maxDepth = 16
 // More than redaction tells. What refers to itself in several places would have no end otherwise.
 const maxMembers = 10_000
+// A schema that a function makes anew wherever it refers to itself has no end. What is not known to be without a mark
+// counts as marked.
+const maxNodes = 10_000
 const omitted = Symbol("omitted")
 
 const isMarked = (annotations: Schema.Annotations.Annotations | undefined): boolean =>
@@ -36,21 +39,27 @@ const isSensitive = (ast: SchemaAST.AST): boolean => {
 const hidesMark = (ast: SchemaAST.AST): boolean => {
   if (ast.encoding === undefined) return false
   const own = marksOf(ast)
-  return ast.encoding.some((link) => [...marksOf(link.to, true)].some((name) => !own.has(name)))
+  if (own === undefined) return true
+  return ast.encoding.some((link) => {
+    const others = marksOf(link.to, true)
+    return others === undefined || [...others].some((name) => !own.has(name))
+  })
 }
 
 /**
- * The members under which a Schema has marks: "" for the Schema itself. Where a value is decoded from something else and
- * its members have other names, nothing says which of them holds what was marked.
+ * The members under which a Schema has marks: "" for the Schema itself; undefined when it has no end. Where a value is
+ * decoded from something else and its members have other names, nothing says which of them holds what was marked.
  */
-const marksOf = (root: SchemaAST.AST, isEncoded = false): ReadonlySet<string> => {
+const marksOf = (root: SchemaAST.AST, isEncoded = false): ReadonlySet<string> | undefined => {
   const marks = new Set<string>()
+  let left = maxNodes
   const seen = new Map<SchemaAST.AST, Set<string>>()
   const open: Array<readonly [name: string, ast: SchemaAST.AST]> = [["", root]]
   for (let next = open.pop(); next !== undefined; next = open.pop()) {
     const [name, ast] = next
     const names = seen.get(ast) ?? new Set()
     if (names.has(name)) continue
+    if (left-- <= 0) return undefined
     seen.set(ast, names.add(name))
     if (hasMark(ast)) marks.add(name)
     // What a member is decoded from counts, and of the encoded side what that is decoded from.
@@ -86,6 +95,11 @@ const readings = (asts: ReadonlyArray<SchemaAST.AST>): ReadonlyArray<SchemaAST.A
   for (let ast = open.pop(); ast !== undefined; ast = open.pop()) {
     if (isSensitive(ast)) return undefined
     if (seen.has(ast)) continue
+    if (seen.size >= maxNodes) {
+      // So that it is not followed again at each call. What several schemas share is left as it is.
+      if (asts.length === 1) known.set(asts[0]!, true)
+      return undefined
+    }
     seen.add(ast)
     if (ast._tag === "Union") open.push(...ast.types)
     else if (ast._tag === "Suspend") open.push(ast.thunk())
@@ -98,7 +112,7 @@ const marked = new WeakMap<SchemaAST.AST, boolean>()
 
 const holdsMark = (ast: SchemaAST.AST): boolean => {
   let holds = marked.get(ast)
-  if (holds === undefined) marked.set(ast, holds = isSensitive(ast) || marksOf(ast).size > 0)
+  if (holds === undefined) marked.set(ast, holds = isSensitive(ast) || marksOf(ast)?.size !== 0)
   return holds
 }
 
