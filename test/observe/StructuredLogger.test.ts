@@ -1,10 +1,10 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, it, vi } from "@effect/vitest"
 import { Cause, Effect, Layer, Logger, Tracer } from "effect"
 import { ToolMeta, ToolPipeline } from "effect-toolops"
 import { CallLine, CurrentCall, ObserveMiddleware, Redaction, StructuredLogger } from "effect-toolops/observe"
 import { TestClock, TestConsole } from "effect/testing"
 import { spawn } from "node:child_process"
-import { once } from "node:events"
+import { EventEmitter, once } from "node:events"
 import { join } from "node:path"
 import { text } from "node:stream/consumers"
 import { fromSource } from "../support/workers.ts"
@@ -352,6 +352,34 @@ describe("StructuredLogger", () => {
     assert.isAbove(notice.dropped, 1000)
     assert.strictEqual(lines.length - 2 + notice.dropped, 2000)
     assert.include(stdout, `log_dropped_total ${notice.dropped}\n`)
+  })
+
+  it.live("waits once for a reader of standard error that falls behind again and again", () => {
+    const stream = Object.assign(new EventEmitter(), { writableLength: 0 })
+    const stderr = vi.spyOn(process, "stderr", "get").mockReturnValue(stream as unknown as typeof process.stderr)
+    const lines: Array<{ readonly message: string; readonly dropped?: number }> = []
+    const error = vi.spyOn(console, "error").mockImplementation((line) => void lines.push(JSON.parse(line)))
+    const said = () => lines.splice(0).map(({ dropped, message }) => dropped ?? message)
+    return Effect.gen(function*() {
+      for (let i = 0; i < 20; i++) {
+        stream.writableLength = 2 ** 21
+        yield* Effect.andThen(Effect.log("lost"), Effect.log("lost"))
+        // Some of it was read, and never all.
+        stream.writableLength = 2 ** 19
+        yield* Effect.log("told")
+        assert.deepStrictEqual(said(), [2, "told"])
+        assert.strictEqual(stream.listenerCount("drain"), 1)
+      }
+      stream.emit("drain")
+      assert.deepStrictEqual([said(), stream.listenerCount("drain")], [[], 0])
+      stream.writableLength = 2 ** 21
+      yield* Effect.log("lost")
+      stream.emit("drain")
+      assert.deepStrictEqual([said(), stream.listenerCount("drain")], [[1], 0])
+    }).pipe(
+      Effect.provide(StructuredLogger.layer()),
+      Effect.ensuring(Effect.sync(() => [stderr, error].forEach((spy) => spy.mockRestore())))
+    )
   })
 
   it.effect("writes to standard error unless told otherwise, so that standard output stays free", () =>

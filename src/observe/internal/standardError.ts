@@ -24,6 +24,7 @@ interface Stream {
 }
 
 const guarded = new WeakSet<Stream>()
+const awaited = new WeakSet<Stream>()
 let left = 0
 
 const standardError = (): Stream | undefined => {
@@ -44,6 +45,16 @@ const tell = (console: Console.Console, time: string): void => {
   console.error(notice)
 }
 
+/** Tells when all that waits has been read. A reader that is slow for ever never gets there, so this waits once. */
+const tellAtDrain = (stream: Stream, console: Console.Console): void => {
+  if (awaited.has(stream)) return
+  awaited.add(stream)
+  stream.once?.("drain", () => {
+    awaited.delete(stream)
+    tell(console, new Date().toISOString())
+  })
+}
+
 /**
  * Writes a line to the console's standard error, or leaves it out while a reader is far behind: what such a stream holds
  * has no bound of its own.
@@ -55,7 +66,8 @@ export const writeError = (fiber: Fiber.Fiber<unknown, unknown>, line: string, t
   if (stream === undefined) return console.error(line)
   if ((stream.writableLength ?? 0) > maxHeld) {
     // Told as soon as there is room, by the next line or, where none comes, when all that waits has been read.
-    if (left++ === 0) stream.once?.("drain", () => tell(console, new Date().toISOString()))
+    left += 1
+    tellAtDrain(stream, console)
     return count(1, fiber.context)
   }
   tell(console, time)
