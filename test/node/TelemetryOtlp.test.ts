@@ -164,6 +164,59 @@ describe("Telemetry and a collector", () => {
     assert.deepStrictEqual(of("f"), [{ key: "password=<redacted>" }, { key: "key" }])
   })
 
+  it("tells points apart whose labels are redacted alike, and takes a key for a word in frequencies only", async () => {
+    const at = await collector()
+    const telemetry = startTelemetry({ endpoint: at.url, metrics: { exporter: "otlp", interval: "1 hour" } })
+    const context = Context.make(Metric.MetricRegistry, telemetry.registry)
+    await telemetry.runtime.runPromise(Effect.void)
+    for (const value of ["input", "output"]) {
+      const attributes = { "gen_ai.token.type": value, auth: value, dependency: `https://u:${value}@host` }
+      Metric.counter("tokens", { attributes }).updateUnsafe(1, context)
+      Metric.frequency("words").updateUnsafe(`password=${value}`, context)
+    }
+    Metric.counter("keyed", { attributes: { key: "hunter2" } }).updateUnsafe(1, context)
+    await telemetry.close()
+    const of = (name: string) => at.points().filter((point) => point.name === name).map((point) => point.attributes)
+    const [first, second] = of("tokens")
+    assert.deepStrictEqual([first?.["gen_ai.token.type"], second?.["gen_ai.token.type"]], ["input", "output"])
+    assert.strictEqual(first?.["auth"], "<redacted>")
+    assert.strictEqual(first?.["dependency"], "https://<redacted>@host")
+    const words = of("words").map(({ key }) => String(key))
+    for (const word of words) assert.match(word, /^password=<redacted:[0-9a-f]{4}>$/)
+    assert.strictEqual(new Set(words).size, 2)
+    assert.deepStrictEqual(of("keyed"), [{ key: "<redacted>" }])
+  })
+
+  it("counts a metric that cannot be read once, until it could be read meanwhile", async () => {
+    const at = await collector()
+    const telemetry = startTelemetry({ endpoint: at.url, metrics: { exporter: "otlp", interval: "20 millis" } })
+    const context = Context.make(Metric.MetricRegistry, telemetry.registry)
+    await telemetry.runtime.runPromise(Effect.void)
+    let isBroken = true
+    let readings = 0
+    Metric.registerUnsafe(Metric.gauge("flaky"), context, {
+      update: () => {},
+      modify: () => {},
+      get: () => {
+        readings++
+        if (isBroken) throw new Error("gone")
+        return { value: 1 }
+      }
+    })
+    const after = async (more: number) => {
+      const from = readings
+      await until("readings", () => readings >= from + more)
+    }
+    await after(4)
+    assert.deepStrictEqual(telemetry.lost("metrics"), { encoding: 1 })
+    isBroken = false
+    await after(2)
+    isBroken = true
+    await after(4)
+    assert.deepStrictEqual(telemetry.lost("metrics"), { encoding: 2 })
+    await telemetry.close()
+  })
+
   for (const temporality of ["cumulative", "delta"] as const) {
     it(`delivers the last reading of a time in which nothing was answered, and holds few: ${temporality}`, async () => {
       const held: Array<() => void> = []

@@ -155,6 +155,30 @@ plain_total 1
     assert.strictEqual(samples().at(-1)?.value, 891)
   })
 
+  it("tells the words that it has told also after metrics have come and gone", () => {
+    const context = empty()
+    const a = Metric.frequency("f", { attributes: { s: "a" } })
+    const b = Metric.frequency("f", { attributes: { s: "b" } })
+    a.updateUnsafe("a1", context)
+    for (const word of ["b1", "b2", "b3", "b3"]) b.updateUnsafe(word, context)
+    const render = PrometheusRoutes.make({ maxSeries: 3 })
+    const lines = () =>
+      Effect.runSync(Effect.provideContext(render(), context)).split("\n").filter((line) => line.startsWith("f_"))
+    const told = [
+      "f_total{s=\"a\",key=\"a1\"} 1",
+      "f_total{s=\"b\",key=\"b1\"} 1",
+      "f_total{s=\"b\",key=\"b2\"} 1"
+    ]
+    assert.deepStrictEqual(lines(), [...told, "f_total{otel_metric_overflow=\"true\"} 2"])
+    a.updateUnsafe("a2", context)
+    const other = Metric.counter("other")
+    other.updateUnsafe(1, context)
+    assert.deepStrictEqual(lines(), [...told, "f_total{otel_metric_overflow=\"true\"} 3"])
+    // What has gone for good makes room.
+    Metric.removeUnsafe(a, context)
+    assert.deepStrictEqual(lines(), [...told.slice(1), "f_total{s=\"b\",key=\"b3\"} 2"])
+  })
+
   it("tells what is no number as one that is not, and a boundary written twice once", () => {
     const context = empty()
     const notANumber: any = "12; drop"
@@ -239,6 +263,53 @@ plain_total 1
       }, 1],
       [{ key: "password=<redacted>" }, 2],
       [{ key: "key" }, 1]
+    ])
+  })
+
+  it("tells series apart whose labels are redacted alike, whichever came first", () => {
+    const told = (values: ReadonlyArray<string>) => {
+      const context = empty()
+      for (const value of values) {
+        Metric.counter("c", { attributes: { auth: value } }).updateUnsafe(value.length, context)
+        Metric.counter("n", { attributes: { note: `token=${value}` } }).updateUnsafe(value.length, context)
+        Metric.counter("k", { attributes: { [`token=${value}`]: "1" } }).updateUnsafe(value.length, context)
+        Metric.counter("l", { attributes: { note: `${value} ${"x".repeat(40_000)}` } }).updateUnsafe(
+          value.length,
+          context
+        )
+      }
+      const text = rendered(context)
+      assert.notInclude(text, "duplicate")
+      for (const value of values) assert.notMatch(text, new RegExp(`token=${value}|"${value}"`))
+      return parseExposition(text).map((sample) => JSON.stringify(sample)).toSorted()
+    }
+    const [first, second] = [told(["bypass", "hit"]), told(["hit", "bypass"])]
+    assert.strictEqual(first.length, 8)
+    assert.deepStrictEqual(first, second)
+    assert.match(first[0]!, /"auth":"<redacted:[0-9a-f]{4}>"/)
+    // One alone is told as what it is.
+    assert.match(told(["hit"])[0]!, /"auth":"<redacted>"/)
+  })
+
+  it("leaves alone what is no secret by its key, and looks into names that may be anybody's", () => {
+    const context = empty()
+    const count = (name: string, attributes: Record<string, string>) =>
+      Metric.counter(name, { attributes }).updateUnsafe(1, context)
+    for (const type of ["input", "output"]) count("a", { "gen_ai.token.type": type })
+    for (const limit of ["tokens:minute", "tokens:day"]) count("b", { limit })
+    for (const dependency of ["secrets:list", "https://u:p4ss@host/x", "db:sk-abcdefghijklmnopqrst"]) {
+      count("c", { dependency })
+    }
+    count("d", { key: "hunter2" })
+    assert.deepStrictEqual(parseExposition(rendered(context)).map(({ labels }) => ({ ...labels })), [
+      { gen_ai_token_type: "input" },
+      { gen_ai_token_type: "output" },
+      { limit: "tokens:minute" },
+      { limit: "tokens:day" },
+      { dependency: "secrets:list" },
+      { dependency: "https://<redacted>@host/x" },
+      { dependency: "db:<redacted>" },
+      { key: "<redacted>" }
     ])
   })
 

@@ -24,13 +24,15 @@ const isSound = (type: Metric.Metric.Type, state: Record<string, unknown>): bool
 }
 
 /**
- * The metrics of a registry that can be read. Those that cannot are counted as lost: whoever takes a snapshot of them all
- * would get none.
+ * The metrics of a registry that can be read: whoever takes a snapshot of them all would get none. Those that cannot are
+ * counted as lost, each once until it could be read meanwhile: one bad gauge is not a loss that goes on and on.
  */
 export class ReadableMetrics extends Map<string, Metadata> {
   readonly #registry: Metric.MetricRegistry
   readonly #context: Context.Context<never>
   readonly #losses: Losses
+  readonly #unreadable = new WeakSet<Metadata>()
+  #frequencies: ReadonlySet<string> = new Set()
 
   constructor(registry: Metric.MetricRegistry, context: Context.Context<never>, losses: Losses) {
     super()
@@ -39,10 +41,16 @@ export class ReadableMetrics extends Map<string, Metadata> {
     this.#losses = losses
   }
 
+  /** Whether the metric of this name was a frequency at the last reading. */
+  isFrequency(name: string): boolean {
+    return this.#frequencies.has(name)
+  }
+
   override values(): MapIterator<Metadata> {
     const out = new Map<number, Metadata>()
     const types = new Map<string, Metric.Metric.Type>()
-    let unreadable = 0
+    const frequencies = new Set<string>()
+    let lost = 0
     for (const metadata of this.#registry.values()) {
       try {
         const state: Record<string, unknown> = metadata.hooks.get(this.#context)
@@ -50,19 +58,24 @@ export class ReadableMetrics extends Map<string, Metadata> {
         // OpenTelemetry has one type for one name, and would take the points of another for its own.
         const type = types.get(metadata.id) ?? metadata.type
         types.set(metadata.id, type)
+        const id = type === metadata.type ? metadata.id : `${metadata.id}.${metadata.type.toLowerCase()}`
+        if (metadata.type === "Frequency") frequencies.add(id)
         out.set(out.size, {
           ...metadata,
-          id: type === metadata.type ? metadata.id : `${metadata.id}.${metadata.type.toLowerCase()}`,
+          id,
           attributes: Object.fromEntries(
             Object.entries(metadata.attributes ?? {}).map(([name, value]) => [name, textOf(value)])
           ),
           hooks: { ...metadata.hooks, get: () => state }
         })
+        this.#unreadable.delete(metadata)
       } catch {
-        unreadable += 1
+        if (!this.#unreadable.has(metadata)) lost += 1
+        this.#unreadable.add(metadata)
       }
     }
-    this.#losses.lost("encoding", unreadable)
+    this.#frequencies = frequencies
+    this.#losses.lost("encoding", lost)
     return out.values()
   }
 }

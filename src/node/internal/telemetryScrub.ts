@@ -1,7 +1,7 @@
 import type { Attributes, AttributeValue } from "@opentelemetry/api"
 import type { ResourceMetrics } from "@opentelemetry/sdk-metrics"
 import type { ReadableSpan } from "@opentelemetry/sdk-trace-base"
-import { scrubLabel } from "../../observe/internal/metricScrub.ts"
+import { scrubLabels } from "../../observe/internal/metricScrub.ts"
 import { type Redaction, replacement } from "../../observe/Redaction.ts"
 
 // The last net: spans of our own are clean, but an exporter also gets what the rest of the program annotates.
@@ -57,28 +57,32 @@ export const scrubSpan = (span: ReadableSpan, redaction: Redaction): ReadableSpa
 
 /**
  * A copy of metrics without what looks like a secret, and without the attribute by which Effect's metrics have their unit:
- * the descriptor says it already.
+ * the descriptor says it already. `isFrequency` is asked by the name of a metric.
  */
-export const scrubMetrics = (metrics: ResourceMetrics, redaction: Redaction): ResourceMetrics => ({
+export const scrubMetrics = (
+  metrics: ResourceMetrics,
+  redaction: Redaction,
+  isFrequency: (name: string) => boolean
+): ResourceMetrics => ({
   resource: metrics.resource,
   scopeMetrics: metrics.scopeMetrics.map(({ metrics, scope }) => ({
     scope,
-    metrics: metrics.map((metric) => ({
-      ...metric,
-      descriptor: {
-        ...metric.descriptor,
-        name: redaction.text(metric.descriptor.name),
-        description: redaction.text(metric.descriptor.description)
-      },
-      dataPoints: metric.dataPoints.map((point) => {
-        const { time_unit: _timeUnit, unit: _unit, ...labels } = point.attributes
-        const attributes: Attributes = {}
-        for (const name of Object.keys(labels)) {
-          attributes[redaction.text(name)] = scrubLabel(name, labels[name], redaction)
-        }
-        return { ...point, attributes }
-      })
+    metrics: metrics.map((metric) => {
+      const words = isFrequency(metric.descriptor.name) ? "key" : undefined
+      const labels = scrubLabels(metric.dataPoints.map((point) => point.attributes), redaction, words)
+      return {
+        ...metric,
+        descriptor: {
+          ...metric.descriptor,
+          name: redaction.text(metric.descriptor.name),
+          description: redaction.text(metric.descriptor.description)
+        },
+        dataPoints: metric.dataPoints.map((point, i) => ({
+          ...point,
+          attributes: Object.fromEntries(labels[i]!.map(([, name, value]) => [name, value]))
+        }))
+      }
       // The kinds of metrics differ in what points hold, which is left as it is.
-    })) as typeof metrics
+    }) as typeof metrics
   }))
 })

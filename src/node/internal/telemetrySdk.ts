@@ -57,7 +57,8 @@ const openMetrics = (
   metrics: MetricsSettings,
   resource: Resource.Resource["Service"],
   losses: Losses,
-  producer: MetricProducer
+  producer: MetricProducer,
+  isFrequency: (name: string) => boolean
 ): Outlet => {
   const delivery = new Delivery(openTarget(metrics.to, settings, metricsCodec), losses)
   let isClosing = false
@@ -66,7 +67,7 @@ const openMetrics = (
       const points = data.scopeMetrics.flatMap((scope) => scope.metrics)
         .reduce((sum, metric) => sum + metric.dataPoints.length, 0)
       try {
-        const body = encode(metrics.to, metricsCodec, scrubMetrics(data, settings.redaction))
+        const body = encode(metrics.to, metricsCodec, scrubMetrics(data, settings.redaction, isFrequency))
         delivery.send(body, points, () => {})
       } catch {
         losses.lost("encoding", points)
@@ -128,7 +129,9 @@ export const layer = (settings: Settings): Layer.Layer<never> =>
       const producer = yield* OtelMetrics.makeProducer(settings.metrics.temporality).pipe(
         Effect.provideService(Metric.MetricRegistry, registry)
       )
-      outlets.push(openMetrics(settings, settings.metrics, resource, losses, producer))
+      outlets.push(
+        openMetrics(settings, settings.metrics, resource, losses, producer, (name) => registry.isFrequency(name))
+      )
     }
     if (settings.tracing === undefined) return Layer.empty
     const { outlet, provider } = openTraces(settings, settings.tracing, resource, new Losses("traces", context))

@@ -1,6 +1,6 @@
 import type * as Metric from "effect/Metric"
 import type { Redaction } from "../Redaction.ts"
-import { scrubLabel, textOf } from "./metricScrub.ts"
+import { type Label, scrubLabels, textOf } from "./metricScrub.ts"
 
 // Names and labels of the exposition, worked out once per set of metrics. Whatever metrics are called, what comes out is
 // valid: names are mended, families kept apart, and no two series of a family have the same labels.
@@ -109,18 +109,15 @@ const sampleNames = (name: string, type: Family["type"]): ReadonlyArray<string> 
 const numbered = (name: string, isCounter: boolean, n: number): string =>
   isCounter ? `${name.slice(0, -"_total".length)}_${n}_total` : `${name}_${n}`
 
-/** Labels of one series. `reserved` is the label that the type of metric has for itself. */
-const labelsOf = (metadata: Metadata, reserved: string | undefined, redaction: Redaction): Array<string> => {
+/** Labels of one series, written out. `reserved` is the label that the type of metric has for itself. */
+const written = (labels: ReadonlyArray<Label>, reserved: string | undefined): Array<string> => {
   const taken = new Set<string>(["otel_metric_overflow", "duplicate"])
   if (reserved !== undefined) taken.add(reserved)
   const out: Array<string> = []
-  const attributes = metadata.attributes ?? {}
-  for (const key of Object.keys(attributes).toSorted()) {
-    if (key === "unit" || key === "time_unit") continue
-    const value = scrubLabel(key, attributes[key], redaction)
+  for (const [, scrubbed, value] of labels) {
     // An empty label is the same as none.
     if (value === "") continue
-    const wanted = labelName(redaction.text(key))
+    const wanted = labelName(scrubbed)
     let name = wanted
     for (let n = 2; taken.has(name); n++) {
       name = n === 2 && wanted === reserved
@@ -210,8 +207,7 @@ export class Series {
     for (const [word, count] of state.occurrences) {
       let labels = this.#words.get(word)
       if (labels === undefined) {
-        const text = this.#redaction.text(word)
-        labels = braces(text === "" ? this.#list : [...this.#list, `key="${escapeLabel(text)}"`])
+        labels = this.#wordLabels(word)
         if (!out.has(labels)) {
           if (family.wordsLeft <= 0) {
             rest(count)
@@ -219,46 +215,55 @@ export class Series {
           }
           family.wordsLeft--
         }
-        // Once told, always told: a word that loses its place to another would look like one that has started again.
         this.#words.set(word, labels)
       }
       out.set(labels, (out.get(labels) ?? 0) + count)
     }
     return out
   }
+
+  /**
+   * Takes the words over that the series of an earlier plan has told. Once told, always told: a word that loses its place
+   * to another would look like one that has started again.
+   */
+  takeOver(earlier: Series, family: Family): void {
+    for (const word of earlier.#words.keys()) this.#words.set(word, this.#wordLabels(word))
+    family.wordsLeft -= new Set(this.#words.values()).size
+  }
+
+  #wordLabels(word: string): string {
+    const text = this.#redaction.text(word)
+    return braces(text === "" ? this.#list : [...this.#list, `key="${escapeLabel(text)}"`])
+  }
 }
 
 const reservedLabel = { Counter: undefined, Gauge: undefined, Histogram: "le", Summary: "quantile", Frequency: "key" }
 
-/** Works out names and labels for all metrics of `registry`. */
+/** Works out names and labels for all metrics of `registry`. `earlier` is the plan that does not fit any more. */
 export const plan = (
   registry: Metric.MetricRegistry,
-  options: Options
+  options: Options,
+  earlier?: Plan
 ): Plan => {
   const all = [...registry.values()]
-  const families = new Map<string, Family>()
+  const families = new Map<string, { readonly family: Family; readonly members: Array<Metadata> }>()
   const taken = new Set<string>()
-  const labelsTaken = new Map<Family, Set<string>>()
   for (const metadata of all) {
     // Metrics of one name and type are one family, whatever they say of themselves otherwise.
     const id = JSON.stringify([metadata.id, metadata.type, unitOf(metadata)])
-    let family = families.get(id)
-    if (family === undefined) {
-      family = makeFamily(metadata, options, taken)
-      families.set(id, family)
-      labelsTaken.set(family, new Set())
-    }
-    const list = labelsOf(metadata, reservedLabel[metadata.type], options.redaction)
-    const known = labelsTaken.get(family)!
-    const base = list.length
-    for (let n = 2; known.has(braces(list)); n++) list[base] = `duplicate="${n}"`
-    known.add(braces(list))
-    // Of frequencies the words are counted, and not what they are words of.
-    const isOverflow = family.series.length >= options.maxSeries && metadata.type !== "Frequency"
-    family.series.push(new Series(metadata, list, family.scale, isOverflow, options.redaction))
+    const found = families.get(id)
+    if (found === undefined) families.set(id, { family: makeFamily(metadata, options, taken), members: [metadata] })
+    else found.members.push(metadata)
   }
+  const told = new Map<Metadata, Series>()
+  for (const family of earlier?.families ?? []) {
+    for (const series of family.series) {
+      if (series.metadata.type === "Frequency") told.set(series.metadata, series)
+    }
+  }
+  for (const { family, members } of families.values()) addSeries(family, members, told, options)
   return {
-    families: [...families.values()],
+    families: [...families.values()].map(({ family }) => family),
     fits: (now) => {
       if (now.size !== all.length) return false
       let i = 0
@@ -267,6 +272,28 @@ export const plan = (
       }
       return true
     }
+  }
+}
+
+const addSeries = (
+  family: Family,
+  members: ReadonlyArray<Metadata>,
+  told: ReadonlyMap<Metadata, Series>,
+  options: Options
+): void => {
+  const known = new Set<string>()
+  const labels = scrubLabels(members.map((metadata) => metadata.attributes ?? {}), options.redaction)
+  for (const [i, metadata] of members.entries()) {
+    const list = written(labels[i]!, reservedLabel[metadata.type])
+    const base = list.length
+    for (let n = 2; known.has(braces(list)); n++) list[base] = `duplicate="${n}"`
+    known.add(braces(list))
+    // Of frequencies the words are counted, and not what they are words of.
+    const isOverflow = i >= options.maxSeries && metadata.type !== "Frequency"
+    const series = new Series(metadata, list, family.scale, isOverflow, options.redaction)
+    const before = told.get(metadata)
+    if (before !== undefined) series.takeOver(before, family)
+    family.series.push(series)
   }
 }
 

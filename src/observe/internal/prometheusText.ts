@@ -21,7 +21,7 @@ export const makeRenderer = (
   let current: Plan.Plan | undefined
   return (context, format) => {
     const registry = Context.get(context, Metric.MetricRegistry)
-    if (current === undefined || !current.fits(registry)) current = plan(registry, options)
+    if (current === undefined || !current.fits(registry)) current = plan(registry, options, current)
     let out = ""
     for (const family of current.families) out += renderFamily(family, context, format)
     return format === "openmetrics" ? `${out}# EOF\n` : out
