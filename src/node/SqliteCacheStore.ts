@@ -2,7 +2,7 @@
  * A `CacheStore` in a file: answers survive a restart, and the processes of one machine share them.
  *
  * The file is SQLite's, in WAL mode, and may be killed, truncated or overwritten at any time: an entry carries a checksum
- * of itself, so what comes back is what was stored or nothing. A file that is not ours or is damaged is moved aside as
+ * of itself and its whole key, so what comes back is what was stored under that key or nothing. A file that is not ours or is damaged is moved aside as
  * `<path>.corrupt-<time>` and a new one begun. While the file cannot be used (locked, full disk) the cache is bypassed.
  *
  * Entries outlive the process, so their times are the wall clock's. An entry from the future counts as none: when the
@@ -88,11 +88,9 @@ class SqliteStore implements Store {
       if (sealed === undefined) return undefined
       const clock = fiber.getRef(Clock.Clock)
       const now = clock.currentTimeMillisUnsafe()
-      const entry = unseal(id, sealed)
-      if (entry === undefined) {
-        file.remove(id)
-        return undefined
-      }
+      const entry = unseal(key, sealed)
+      if (entry === "damaged") file.remove(id)
+      if (entry === "damaged" || entry === "another's") return undefined
       if (now >= entry.keepUntil || now < entry.written) return undefined
       const offset = monotonicMillisOf(clock) - now
       return {
@@ -109,10 +107,10 @@ class SqliteStore implements Store {
       const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
       const keep = Math.min(Math.floor(now + entry.keepMillis), Number.MAX_SAFE_INTEGER)
       const id = idOf(key)
-      const body = digits(now) + digits(now + entry.freshMillis) + digits(keep) + entry.text
+      const body = digits(now) + digits(now + entry.freshMillis) + digits(keep) + named(key) + entry.text
       this.#evictions += file.write({
         id,
-        sealed: seal(id, body),
+        sealed: seal(body),
         written: now,
         keep,
         labels: entry.labels,
@@ -239,8 +237,9 @@ class SqliteStore implements Store {
   }
 }
 
-// An entry in the file: a CRC-32 of what follows it, when it was written, how long it is fresh and how
-// long it is kept, in digits of the same number each, and the text. All in one column, since each that is read costs.
+// An entry in the file: a CRC-32 of what follows it, when it was written, how long it is fresh and how long it is kept, in
+// digits of the same number each, the key with its length in front, and the text. All in one column, since each that is
+// read costs.
 const crcLength = 8
 const digitsLength = 16
 const headLength = crcLength + 3 * digitsLength
@@ -248,22 +247,28 @@ const headLength = crcLength + 3 * digitsLength
 const digits = (millis: number): string =>
   String(Math.min(Math.floor(millis), Number.MAX_SAFE_INTEGER)).padStart(digitsLength, "0")
 
-// It has to find damage, not forgery: who can write to the file can put a digest of any kind into it. It begins with the
-// number of the key, so that the entry of another key is damage too.
-const checksum = (id: number, body: string): number => crc32(body, id >>> 0)
+const named = (key: string): string => `${key.length}:${key}`
 
-const seal = (id: number, body: string): string => checksum(id, body).toString(16).padStart(crcLength, "0") + body
+// It has to find damage, not forgery: who can write to the file can put a digest of any kind into it.
+const seal = (body: string): string => crc32(body).toString(16).padStart(crcLength, "0") + body
 
-const unseal = (id: number, sealed: string) => {
+const unseal = (key: string, sealed: string) => {
   if (
-    sealed.length < headLength || Number.parseInt(sealed.slice(0, crcLength), 16) !==
-      checksum(id, sealed.slice(crcLength))
-  ) return undefined
+    sealed.length < headLength || Number.parseInt(sealed.slice(0, crcLength), 16) !== crc32(sealed.slice(crcLength))
+  ) return "damaged"
+  // Whoever asks has found it by a part of the key, and others have the same part.
+  const name = named(key)
+  if (!sealed.startsWith(name, headLength)) return "another's"
   const number = (index: number): number => {
     const start = crcLength + index * digitsLength
     return Number(sealed.slice(start, start + digitsLength))
   }
-  return { written: number(0), freshUntil: number(1), keepUntil: number(2), text: sealed.slice(headLength) }
+  return {
+    written: number(0),
+    freshUntil: number(1),
+    keepUntil: number(2),
+    text: sealed.slice(headLength + name.length)
+  }
 }
 
 /**

@@ -1,7 +1,8 @@
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { ToolMeta } from "effect-toolops"
-import { CacheStore, ToolCache } from "effect-toolops/cache"
+import { Identity } from "effect-toolops/auth"
+import { CacheKey, CacheStore, ToolCache } from "effect-toolops/cache"
 import { SqliteCacheStore } from "effect-toolops/node"
 import { TestClock } from "effect/testing"
 import { execFileSync, fork } from "node:child_process"
@@ -230,6 +231,45 @@ describe("SqliteCacheStore", () => {
           assert.include(["\"l\"", undefined], texts[1])
         }))
     }))
+
+  // Two calls of two tenants whose keys, SHA-256 each, end alike: as many digits as entries are found by.
+  const alike = [
+    ["cache:mail:4d3669f2fd436b7607ec7867c0e073e6f8ed5a3664cf5e2d5fac716e009052d2", "alice", "acme", "53e4ae579e36d"],
+    ["cache:mail:5bff335df6ff9240eacb23abfe67deab3d9351cfcc2db59483bc716e009052d2", "mallory", "evil", "173d7a3385b84"]
+  ] as const
+
+  it.effect("gives nobody an answer that is found like theirs, and is another's", () =>
+    Effect.gen(function*() {
+      const path = fresh()
+      const mail = ToolMeta.make({ name: "mail", readOnly: true })
+      yield* Effect.gen(function*() {
+        const p = yield* pipelineOf
+        for (const [key, principal, tenant, q] of alike) {
+          const identity = Identity.make({ principal, tenant })
+          assert.strictEqual(CacheKey.make({ tool: mail, input: { q }, identity }), key)
+          const answer = p.run({ tool: mail, input: { q } }, Effect.succeed(`for ${principal}`))
+          assert.strictEqual(yield* Effect.provideService(answer, Identity.CurrentIdentity, identity), `for ${principal}`)
+        }
+      }).pipe(Effect.provide(cached({ store: SqliteCacheStore.layer({ path }) })))
+      yield* withStore({ path: fresh() }, (store) =>
+        Effect.gen(function*() {
+          const [first, second] = alike
+          yield* store.set(first[0], entry("first"))
+          assert.isUndefined(yield* store.get(second[0]))
+          assert.strictEqual((yield* store.get(first[0]))?.text, "first")
+          yield* store.set(second[0], entry("second"))
+          assert.isUndefined(yield* store.get(first[0]))
+          assert.strictEqual((yield* store.get(second[0]))?.text, "second")
+        }))
+    }))
+
+  it.effect("keeps entries apart whose keys differ in one of the digits that they are found by", () =>
+    withStore({ path: fresh() }, (store) =>
+      Effect.gen(function*() {
+        const keys = Array.from({ length: 13 }, (_, i) => `cache:t:${"0".repeat(i)}1${"0".repeat(12 - i)}`)
+        for (const key of keys) yield* store.set(key, entry(key))
+        for (const key of keys) assert.strictEqual((yield* store.get(key))?.text, key)
+      })))
 
   it.effect("answers calls while another process holds the lock", () =>
     Effect.gen(function*() {

@@ -6,13 +6,14 @@ import { sha256Hex } from "../../internal/hash.ts"
 
 /** Names the file as ours in SQLite's header ("tops"). */
 const applicationId = 0x746f7073
-const schemaVersion = 2
+const schemaVersion = 3
 
 /** Labels whose last invalidation is remembered. */
 const maxInvalidations = 10_000
 
-// An entry is found by its `id`, a number that is made of its key, and so in one look at one tree. What is read of it is
-// one column, `sealed`, which also tells whether it is the key's: the rest is for letting entries go. Bytes are counted by triggers, so that no process and no crash can leave the sum wrong.
+// An entry is found by its `id`, a number that is made of a part of its key, and so in one look at one tree. What is read
+// of it is one column, `sealed`, which holds the whole key, to be compared by whoever reads it: the rest is for letting
+// entries go. Bytes are counted by triggers, so that no process and no crash can leave the sum wrong.
 const schema = `
   CREATE TABLE entries (
     id INTEGER PRIMARY KEY, sealed TEXT NOT NULL, keep INTEGER NOT NULL, bytes INTEGER NOT NULL
@@ -38,10 +39,13 @@ const schema = `
 /** What a row and its index entries take beside its texts, roughly. */
 const rowOverhead = 200
 
-/** The number of a key. Of two keys with one number, which nobody will see, the later one takes the other's place. */
+/**
+ * The number of a key: the last 52 bits of its SHA-256. Keys that share them are found within minutes by whoever looks for
+ * some, so a number proves nothing. Of two such keys the later one takes the other's place.
+ */
 export const idOf = (key: string): number => {
   const tail = key.slice(-idDigits)
-  // A key of ours ends with a SHA-256.
+  // A key made by `CacheKey` ends with a SHA-256.
   return Number.parseInt(hexadecimal.test(tail) ? tail : sha256Hex(key).slice(0, idDigits), 16)
 }
 const idDigits = 13
