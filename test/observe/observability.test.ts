@@ -50,7 +50,12 @@ const scenarios: ReadonlyArray<Scenario> = [
   scenario("ToolErrorRatioHigh", "1 of 25", { [errors]: "0+1x120", [executions]: "0+25x120" }, 20),
   scenario("ToolCircuitOpen", "calls refused", { [refused]: "0+1x120" }, 10, t),
   scenario("ToolCircuitStaysOpen", "open", { [state]: "2x120" }, 10, { dependency: "db" }),
-  scenario("ToolCircuitStaysOpen", "probed", { [state]: "2 2 2 1 2 2 2 1 2 2 2 1 2 2 2 1 2 2 2 1 2" }, 9),
+  scenario("ToolCircuitStaysOpen", "probed in vain", { [state]: "0 2 2 1 2 2 1 2 2 1 2 2 1 2 2 1 2 2 1 2 2" }, 9, {
+    dependency: "db"
+  }),
+  scenario("ToolCircuitStaysOpen", "not for 5 minutes yet", { [state]: "0 2 2 1 2 2 1 2 2 1 2 2 1 2 2 1 2 2 1" }, 5),
+  scenario("ToolCircuitStaysOpen", "closed in between", { [state]: "2 2 1 2 1 0 2 2 1 2 1 0 2 2 1 2 1 0 2 2 1" }, 9),
+  scenario("ToolCircuitStaysOpen", "half-open for want of calls", { [state]: "2 2 1x40" }, 15),
   scenario("ToolBulkheadFull", "always someone waits", { [queue]: "3 1 2 5x120" }, 20, { dependency: "db" }),
   scenario("ToolBulkheadFull", "sometimes no one waits", { [queue]: "3 0 9 9 0 9 9 0 9 9 0 9 9 0 9 9 0 9 9 0 9" }, 10),
   scenario("ToolTimeouts", "1 of 11", { [called("timed_out")]: "0+1x120", [called("ok")]: "0+10x120" }, 20, t),
@@ -62,6 +67,18 @@ const scenarios: ReadonlyArray<Scenario> = [
     { [`up{${at}}`]: "_x2 1x120", [defects]: "_x4 1x120" },
     11.5,
     t
+  ),
+  scenario(
+    "ToolDefects",
+    "the first, in the first 10 minutes of the program, before these are over",
+    { [`up{${at}}`]: "_x2 1x120", [defects]: "_x4 1x120" },
+    9
+  ),
+  scenario(
+    "ToolDefects",
+    "before the program was first asked",
+    { [`up{${at}}`]: "_x2 1x120", [defects]: "_x2 1x120" },
+    11.5
   ),
   scenario("ToolDefects", "long ago", { ...up, [defects]: "_x20 1x100" }, 31),
   scenario(

@@ -83,7 +83,9 @@ const hitRatio = (window: string): string =>
 
 /**
  * Whether a counter has risen. `increase` does not see a series that begins with a value, as that of a tool's first defect
- * does; it counts here if it was not there a while ago although its target was.
+ * does; it counts here if it was not there a while ago although its target was. So a first one that comes before the
+ * target has been there for that while is told at the end of it, and one before the target was first asked is never told:
+ * it cannot be told from an old one.
  */
 const rose = (series: string, by: string, window: string): string =>
   `sum by (${by}) (increase(${series}[${window}])) > 0 or sum by (${by}) (${series} unless ` +
@@ -114,10 +116,11 @@ export const rules: ReadonlyArray<Rule> = [
   },
   {
     alert: "ToolCircuitStaysOpen",
-    expr: `max by (dependency) (${circuit}) == 2`,
+    // Half-open for a probe now and then, it has still not closed: one that hangs is half-open for as long as it hangs.
+    expr: `max by (dependency) (${circuit} >= 1 and max_over_time(${circuit}[5m]) == 2)`,
     for: "5m",
     severity: "warning",
-    summary: "The circuit of {{ $labels.dependency }} has refused calls for 5 minutes"
+    summary: "The circuit of {{ $labels.dependency }} has not closed for 5 minutes"
   },
   {
     alert: "ToolBulkheadFull",
@@ -170,9 +173,17 @@ export const rules: ReadonlyArray<Rule> = [
   }
 ]
 
+const introduction = [
+  "# Written by test/observe/observability.ts.",
+  "#",
+  "# ToolDefects fires at a tool's first defect once Prometheus has asked the program for 10 minutes; one that came earlier",
+  "# is told when these are over, and one before the program was first asked is not told. So it is with the first record that",
+  "# ToolAuditRecordsLost tells of, and 5 minutes."
+]
+
 /** `alerts.yml`. Strings are written as JSON, which YAML takes. */
 export const alerts = (): string => {
-  const lines = ["# Written by test/observe/observability.ts.", "groups:", "  - name: effect-toolops", "    rules:"]
+  const lines = [...introduction, "groups:", "  - name: effect-toolops", "    rules:"]
   for (const rule of rules) {
     lines.push(
       `      - alert: ${rule.alert}`,
