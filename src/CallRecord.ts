@@ -117,8 +117,8 @@ export class CallRecord {
   refusedAs: Outcome | undefined = undefined
   /** @internal What the observe stage knows of a call under way: its span and its clocks. */
   observation: object | undefined = undefined
-  /** @internal Set at the end of a call that is observed. */
-  lateObserver: LateObserver | undefined = undefined
+  // Out of sight of those who copy or print a record.
+  #lateObserver: LateObserver | undefined = undefined
 
   /** Notes that a stage refuses the call with `error`, and returns that error. */
   refuse<E extends object>(outcome: Outcome, error: E): E {
@@ -127,10 +127,15 @@ export class CallRecord {
     return error
   }
 
+  /** @internal Says at the end of a call who is told of later answers. A record may be kept, so this must be little. */
+  observeLate(observer: LateObserver): void {
+    this.#lateObserver = observer
+  }
+
   /** @internal Notes an answer that came after its timeout. What was told of a call that has ended stays as it is. */
   late(): void {
-    if (this.lateObserver === undefined) this.lateResults += 1
-    else this.lateObserver.late()
+    if (this.#lateObserver === undefined) this.lateResults += 1
+    else this.#lateObserver.late()
   }
 
   /**

@@ -1,11 +1,16 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, it, vi } from "@effect/vitest"
 import { Cause, Deferred, Effect, Exit, Fiber, Option, Random } from "effect"
-import { CallRecord, type ToolCall, ToolMeta, type ToolMiddleware } from "effect-toolops"
+import { CallRecord, type ToolCall, ToolMeta, type ToolMiddleware, type ToolPipeline } from "effect-toolops"
 import { Identity } from "effect-toolops/auth"
 import { McpRequest } from "effect-toolops/observe"
 import { ResilienceMiddleware } from "effect-toolops/resilience"
 import { TestClock } from "effect/testing"
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
 import { attributes, observed, search } from "./observed.ts"
+
+setFlagsFromString("--expose-gc")
+const gc = runInNewContext("gc") as () => void
 
 type Outcome = CallRecord.Outcome
 
@@ -289,6 +294,29 @@ describe("outcomes", () => {
       yield* TestClock.adjust("1 second")
       assert.strictEqual(metrics()["tool.late.total"], 1)
       assert.deepStrictEqual([records[0]?.outcome, records[0]?.lateResults], ["timed_out", 0])
+    })
+  })
+
+  it.live("leaves nothing of the call in a record that is kept, and nothing that cannot be copied", () => {
+    const { records, run } = observed()
+    const inputs: Array<WeakRef<object>> = []
+    const call = (pipeline: ToolPipeline.Pipeline<unknown>) =>
+      Effect.suspend(() => {
+        const input = { text: "canary" }
+        inputs.push(new WeakRef(input))
+        return pipeline.run({ tool: search, input }, Effect.void)
+      })
+    return Effect.gen(function*() {
+      yield* run((pipeline) => Effect.replicateEffect(call(pipeline), 20))
+      yield* Effect.promise(() =>
+        vi.waitFor(() => {
+          gc()
+          // One may still be on the stack of what ran last.
+          assert.isAtMost(inputs.filter((input) => input.deref() !== undefined).length, 1)
+        }, 5000)
+      )
+      assert.strictEqual(records.length, 20)
+      for (const record of records) assert.strictEqual(structuredClone(record).outcome, "ok")
     })
   })
 

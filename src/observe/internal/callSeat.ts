@@ -6,7 +6,7 @@ import * as Fiber from "effect/Fiber"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 import * as Tracer from "effect/Tracer"
-import type { LateObserver, Outcome } from "../../CallRecord.ts"
+import type { Outcome } from "../../CallRecord.ts"
 import type { ToolCall } from "../../ToolCall.ts"
 import type { ToolMeta } from "../../ToolMeta.ts"
 import type { Around } from "../../ToolMiddleware.ts"
@@ -56,14 +56,13 @@ const unansweredMcpRequest = (fiber: AnyFiber): McpRequest | undefined => {
 }
 
 /** One call in the outer seat. */
-class Call implements ObservedCall, LateObserver {
+class Call implements ObservedCall {
   readonly tool: ObservedTool
   readonly call: ToolCall
   fiber: AnyFiber | undefined = undefined
   observation: Observation | undefined = undefined
   mcp: McpRequest | undefined = undefined
   tag: string | undefined = undefined
-  lateContext: Context.Context<never> = Context.empty()
   isContextSet = false
   #callId: string | undefined = undefined
 
@@ -144,19 +143,11 @@ class Call implements ObservedCall, LateObserver {
     if (this.tool.series !== undefined) attempt(() => this.count(metrics, outcome))
     if (this.tool.settings.log) attempt(() => this.log(fiber, context, exit, outcome))
     if (this.isContextSet) fiber.setContext(context)
-    if (this.tool.series !== undefined) {
-      // What is still running knows the record, and nothing else of this call need be kept for it.
-      this.lateContext = metrics
-      record.lateObserver = this
-    }
+    // What is still running knows the record, and nothing else of this call need be kept for it.
+    if (this.tool.series !== undefined) record.observeLate(this.tool.lateObserver(this.tool.series, metrics))
     this.fiber = undefined
     this.observation = undefined
     return undefined
-  }
-
-  /** An answer came after the call had ended. */
-  late(): void {
-    attempt(() => this.tool.series?.late(1, this.lateContext))
   }
 
   settle(exit: Exit.Exit<unknown, unknown>): Outcome {

@@ -1,5 +1,5 @@
 import type * as Context from "effect/Context"
-import type { Outcome } from "../../CallRecord.ts"
+import type { LateObserver, Outcome } from "../../CallRecord.ts"
 import { cut } from "../../internal/cut.ts"
 import type { ToolMeta } from "../../ToolMeta.ts"
 import type { Redaction } from "../Redaction.ts"
@@ -7,6 +7,7 @@ import * as Names from "../ToolAttributes.ts"
 import type { ToolSeries } from "../ToolMetrics.ts"
 import { type Fields, makeCapture } from "./capture.ts"
 import type { Refusals } from "./refusals.ts"
+import { attempt } from "./spans.ts"
 
 /** The options of the stage, with their defaults filled in. */
 export interface Settings {
@@ -49,6 +50,21 @@ const staticAttributes = (tool: ToolMeta): ReadonlyArray<Attribute> => {
   return all.filter((attribute) => attribute.value !== undefined)
 }
 
+/** Counts answers that come after their calls have ended. */
+class LateAnswers implements LateObserver {
+  readonly context: Context.Context<never>
+  readonly #series: ToolSeries
+
+  constructor(series: ToolSeries, context: Context.Context<never>) {
+    this.#series = series
+    this.context = context
+  }
+
+  late(): void {
+    attempt(() => this.#series.late(1, this.context))
+  }
+}
+
 /** What the outer seat knows of a tool before its first call. */
 export class ObservedTool {
   readonly settings: Settings
@@ -60,6 +76,7 @@ export class ObservedTool {
   readonly mcpSpanName: string
   readonly captureArguments: ((value: unknown) => string | undefined) | undefined
   readonly captureResult: ((value: unknown) => string | undefined) | undefined
+  #lateAnswers: LateAnswers | undefined = undefined
 
   constructor(settings: Settings, meta: ToolMeta) {
     this.settings = settings
@@ -72,6 +89,12 @@ export class ObservedTool {
     this.captureResult = makeCapture(meta.success, capture.result, redaction)
     this.spanName = `execute_tool ${meta.name}`
     this.mcpSpanName = `tools/call ${meta.name}`
+  }
+
+  /** Who is told of late answers. Most calls of a program share their context, and then this. */
+  lateObserver(series: ToolSeries, context: Context.Context<never>): LateObserver {
+    const last = this.#lateAnswers
+    return last?.context === context ? last : this.#lateAnswers = new LateAnswers(series, context)
   }
 }
 
