@@ -121,6 +121,31 @@ describe("Redaction", () => {
     )
   })
 
+  it("loses of a member that throws that member alone", () => {
+    const failing = {
+      get: () => {
+        throw new Error("no")
+      }
+    }
+    const revoked = Proxy.revocable([], {})
+    revoked.revoke()
+    const named = (members: object) => Object.defineProperty({ ...members }, "name", { ...failing, enumerable: true })
+    assert.deepStrictEqual(
+      JSON.parse(JSON.stringify(value({
+        named: named({ id: 7, value: 1 }),
+        keyed: named({ key: "password", value: "canary" }),
+        list: [1, revoked.proxy, 2],
+        pair: [1, new Proxy(["a", "b"], failing), 2]
+      }))),
+      {
+        named: { id: 7, value: 1, name: "[unreadable]" },
+        keyed: { key: "password", value: "<redacted>", name: "[unreadable]" },
+        list: [1, "[unreadable]", 2],
+        pair: [1, "[unreadable]", 2]
+      }
+    )
+  })
+
   it("tells numbers alone under a key that counts tokens", () => {
     assert.deepStrictEqual(
       JSON.parse(JSON.stringify(value({

@@ -116,9 +116,17 @@ class Copier {
         out.push(`[${size - out.length} more]`)
         break
       }
-      out.push(isPair(value) ? this.pair(value, depth) : this.copy(value, depth))
+      out.push(this.item(value, depth))
     }
     return out
+  }
+
+  item(value: unknown, depth: number): unknown {
+    try {
+      return isPair(value) ? this.pair(value, depth) : this.copy(value, depth)
+    } catch {
+      return "[unreadable]"
+    }
   }
 
   /** A list of two within a list may be a key and its value: a header, say. */
@@ -176,18 +184,20 @@ const isPair = (value: unknown): value is readonly [string, unknown] =>
 /** The name in `{ name: "password", value: "x" }`. */
 const namedBy = (value: object): string | undefined => {
   if (!Object.hasOwn(value, "value")) return undefined
-  const { key, name } = value as { readonly key?: unknown; readonly name?: unknown }
-  return typeof name === "string" ? name : typeof key === "string" ? key : undefined
+  const name = read(value, "name", undefined)
+  if (typeof name === "string") return name
+  const key = read(value, "key", undefined)
+  return typeof key === "string" ? key : undefined
+}
+
+const read = (value: object, key: string, otherwise: unknown): unknown => {
+  try {
+    return (value as Record<string, unknown>)[key]
+  } catch {
+    return otherwise
+  }
 }
 
 function* ownEntries(value: object): Iterable<readonly [string, unknown]> {
-  for (const key of Object.keys(value)) {
-    let member: unknown
-    try {
-      member = (value as Record<string, unknown>)[key]
-    } catch {
-      member = "[unreadable]"
-    }
-    yield [key, member]
-  }
+  for (const key of Object.keys(value)) yield [key, read(value, key, "[unreadable]")]
 }
