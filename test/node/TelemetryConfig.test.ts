@@ -182,6 +182,21 @@ describe("Telemetry.layer", () => {
     assert.deepStrictEqual([telemetry.sent(), telemetry.lost()["rejected"]], [0, 10])
   })
 
+  it("does not wait for a stream that is destroyed without a word while it writes", async () => {
+    const stream = new Writable({ emitClose: false, write: () => {} })
+    const telemetry = startTelemetry({
+      stream,
+      shutdownTimeout: "1 minute",
+      tracing: { exporter: "stdout", interval: "5 millis" }
+    })
+    await telemetry.spans(10)
+    await until("a write", () => stream.writableLength > 0)
+    stream.destroy()
+    await until("the loss", () => telemetry.lost()["rejected"] === 10, 5)
+    await telemetry.close()
+    assert.strictEqual(telemetry.sent(), 0)
+  })
+
   it("goes on when the stream breaks", async () => {
     const stream = new Writable({ write: (_chunk, _encoding, done) => done(new Error("EPIPE")) })
     const Live = Telemetry.layer({ serviceName: "docs", stream, tracing: { exporter: "stdout", interval: "1 millis" } })

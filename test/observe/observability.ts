@@ -177,8 +177,8 @@ const introduction = [
   "# Written by test/observe/observability.ts.",
   "#",
   "# ToolDefects fires at a tool's first defect once Prometheus has asked the program for 10 minutes; one that came earlier",
-  "# is told when these are over, and one before the program was first asked is not told. So it is with the first record that",
-  "# ToolAuditRecordsLost tells of, and 5 minutes."
+  "# is told when these are over, and one before the program was first asked is not told. The counters of",
+  "# ToolAuditRecordsLost and ToolTelemetryLost begin at zero, so only what was lost before that is not told."
 ]
 
 /** `alerts.yml`. Strings are written as JSON, which YAML takes. */

@@ -79,7 +79,7 @@ export const scrubMetrics = (
         },
         dataPoints: metric.dataPoints.map((point, i) => ({
           ...point,
-          attributes: Object.fromEntries(labels[i]!.map(([, name, value]) => [name, value]))
+          attributes: Object.fromEntries(labels[i]!)
         }))
       }
       // The kinds of metrics differ in what points hold, which is left as it is.

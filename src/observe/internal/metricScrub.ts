@@ -39,8 +39,8 @@ const marked = (scrubbed: string, text: string): string => {
   return scrubbed.includes(replacement) ? scrubbed.replaceAll(replacement, labelled) : `${scrubbed} <${mark}>`
 }
 
-/** A label of one series: as the program calls it, and as it is told. */
-export type Label = readonly [own: string, name: string, value: string]
+/** A label of one series, as it is told. */
+export type Label = readonly [name: string, value: string]
 
 type Attributes = Readonly<Record<string, unknown>>
 
@@ -63,7 +63,7 @@ const labelsOf = (
       name = marked(name, own)
       value = marked(value, text)
     }
-    labels.push([own, name, value])
+    labels.push([name, value])
   }
   return { labels, isRedacted }
 }
@@ -85,7 +85,7 @@ export const scrubLabels = (
     const { isRedacted, labels } = labelsOf(attributes, redaction, words, false)
     out.push(labels)
     if (!isRedacted) continue
-    const told = JSON.stringify(labels.map(([, name, value]) => [name, value]))
+    const told = JSON.stringify(labels)
     const first = alike.get(told)
     if (first === undefined) {
       alike.set(told, i)

@@ -1,11 +1,10 @@
 import type * as Metric from "effect/Metric"
 import type { Redaction } from "../Redaction.ts"
-import { type Label, scrubLabels, textOf } from "./metricScrub.ts"
+import { type Label, scrubLabels } from "./metricScrub.ts"
+import * as Names from "./prometheusNames.ts"
 
 // Names and labels of the exposition, worked out once per set of metrics. Whatever metrics are called, what comes out is
 // valid: names are mended, families kept apart, and no two series of a family have the same labels.
-
-type Metadata = Metric.Metric.Metadata<any, any>
 
 /** The metrics of one name. */
 export interface Family {
@@ -19,10 +18,8 @@ export interface Family {
   wordsLeft: number
 }
 
-export interface Options {
-  readonly prefix: string
+export interface Options extends Names.Naming {
   readonly maxSeries: number
-  readonly redaction: Redaction
 }
 
 /** What is exposed, in order. */
@@ -32,92 +29,15 @@ export interface Plan {
   readonly fits: (registry: Metric.MetricRegistry) => boolean
 }
 
-const types = {
-  Counter: "counter",
-  Frequency: "counter",
-  Gauge: "gauge",
-  Histogram: "histogram",
-  Summary: "summary"
-} as const
-
-// The base units of Prometheus, by what metrics say their unit is.
-const units: Readonly<Record<string, readonly [suffix: string, scale: number, spelt: RegExp]>> = {
-  s: ["_seconds", 1, /_s$/],
-  second: ["_seconds", 1, /_s$/],
-  seconds: ["_seconds", 1, /_s$/],
-  ms: ["_seconds", 1e-3, /_(?:ms|millis|milliseconds)$/],
-  millisecond: ["_seconds", 1e-3, /_(?:ms|millis|milliseconds)$/],
-  milliseconds: ["_seconds", 1e-3, /_(?:ms|millis|milliseconds)$/],
-  us: ["_seconds", 1e-6, /_(?:us|micros|microseconds)$/],
-  microseconds: ["_seconds", 1e-6, /_(?:us|micros|microseconds)$/],
-  ns: ["_seconds", 1e-9, /_(?:ns|nanos|nanoseconds)$/],
-  nanoseconds: ["_seconds", 1e-9, /_(?:ns|nanos|nanoseconds)$/],
-  By: ["_bytes", 1, /_by$/],
-  byte: ["_bytes", 1, /_by$/],
-  bytes: ["_bytes", 1, /_by$/],
-  KiBy: ["_bytes", 1024, /_kib(?:y|ytes)$/],
-  MiBy: ["_bytes", 1048576, /_mib(?:y|ytes)$/]
-}
-
-const mend = (name: string, allowed: RegExp): string => {
-  const mended = name.replace(allowed, "_")
-  return mended === "" ? "_" : /^[0-9]/.test(mended) ? `_${mended}` : mended
-}
-
-const metricName = (name: string): string => mend(name, /[^A-Za-z0-9_:]/g)
-
-// Names that start with two underscores are Prometheus' own, and one of nothing else would grow a second with its number.
-const labelName = (name: string): string => mend(name, /[^A-Za-z0-9_]/g).replace(/^_+$/, "label").replace(/^__+/, "_")
-
-const escapeLabel = (value: string): string =>
-  value.toWellFormed().replaceAll("\\", "\\\\").replaceAll("\"", "\\\"").replaceAll("\n", "\\n")
-
-const escapeHelp = (text: string): string =>
-  text.toWellFormed().replaceAll("\\", "\\\\").replaceAll("\n", "\\n").replaceAll("\r", " ")
-
-const unitOf = (metadata: Metadata): string =>
-  textOf(metadata.attributes?.["unit"] ?? metadata.attributes?.["time_unit"] ?? "")
-
-const helpOf = (text: string | undefined, options: Options): string =>
-  escapeHelp(options.redaction.text(textOf(text ?? "")).trim())
-
-const familyName = (metadata: Metadata, options: Options): readonly [name: string, scale: number] => {
-  const spelt = unitOf(metadata)
-  const unit = Object.hasOwn(units, spelt) ? units[spelt] : undefined
-  let name = metricName(options.prefix + options.redaction.text(textOf(metadata.id)))
-  const isCounter = types[metadata.type] === "counter"
-  // OpenMetrics knows a counter by its name without the suffix, so something must be left.
-  if (isCounter) name = name.replace(/_total$/, "") || "_"
-  if (unit !== undefined) name = name.replace(unit[2], "")
-  if (unit !== undefined && !name.endsWith(unit[0])) name += unit[0]
-  return [isCounter ? `${name}_total` : name, unit?.[1] ?? 1]
-}
-
-// All names under which samples of a family appear, plus what OpenMetrics calls a counter's family.
-const sampleNames = (name: string, type: Family["type"]): ReadonlyArray<string> => {
-  switch (type) {
-    case "counter":
-      return [name, name.slice(0, -"_total".length), `${name.slice(0, -"_total".length)}_created`]
-    case "gauge":
-      return [name]
-    case "histogram":
-    case "summary":
-      return [name, `${name}_bucket`, `${name}_sum`, `${name}_count`, `${name}_created`]
-  }
-}
-
-const numbered = (name: string, isCounter: boolean, n: number): string =>
-  isCounter ? `${name.slice(0, -"_total".length)}_${n}_total` : `${name}_${n}`
-
 /** Labels of one series, written out. `reserved` is the label that the type of metric has for itself. */
 const written = (labels: ReadonlyArray<Label>, reserved: string | undefined): Array<string> => {
   const taken = new Set<string>(["otel_metric_overflow", "duplicate"])
   if (reserved !== undefined) taken.add(reserved)
   const out: Array<string> = []
-  for (const [, scrubbed, value] of labels) {
+  for (const [scrubbed, value] of labels) {
     // An empty label is the same as none.
     if (value === "") continue
-    const wanted = labelName(scrubbed)
+    const wanted = Names.labelName(scrubbed)
     let name = wanted
     for (let n = 2; taken.has(name); n++) {
       name = n === 2 && wanted === reserved
@@ -125,22 +45,16 @@ const written = (labels: ReadonlyArray<Label>, reserved: string | undefined): Ar
         : `${wanted}_${n}`
     }
     taken.add(name)
-    out.push(`${name}="${escapeLabel(value)}"`)
+    out.push(`${name}="${Names.escapeLabel(value)}"`)
   }
   return out
 }
 
 const braces = (labels: ReadonlyArray<string>): string => labels.length === 0 ? "" : `{${labels.join(",")}}`
 
-/** A number as Prometheus writes it; whatever else it is, which types do not keep out, is none. */
-export const numberText = (value: unknown): string => {
-  if (typeof value === "bigint" || Number.isFinite(value)) return String(value)
-  return value === Infinity ? "+Inf" : value === -Infinity ? "-Inf" : "NaN"
-}
-
 /** One series, with its labels written out. */
 export class Series {
-  readonly metadata: Metadata
+  readonly metadata: Names.Metadata
   readonly isOverflow: boolean
   readonly labels: string
   readonly #list: ReadonlyArray<string>
@@ -152,7 +66,7 @@ export class Series {
   #boundLabels: ReadonlyArray<string | undefined> = []
 
   constructor(
-    metadata: Metadata,
+    metadata: Names.Metadata,
     list: ReadonlyArray<string>,
     scale: number,
     isOverflow: boolean,
@@ -176,13 +90,16 @@ export class Series {
     return this.#bounded(of, (boundary) => {
       if (boundary === Infinity || Number.isNaN(boundary)) return undefined
       const scaled = this.#scale === 1 ? boundary : Number((boundary * this.#scale).toPrecision(15))
-      return `le="${numberText(scaled)}"`
+      return `le="${Names.numberText(scaled)}"`
     })
   }
 
   /** The labels of each quantile; none for one to leave out. */
   quantiles(of: ReadonlyArray<readonly [quantile: number, value: unknown]>): ReadonlyArray<string | undefined> {
-    return this.#bounded(of, (quantile) => Number.isNaN(quantile) ? undefined : `quantile="${numberText(quantile)}"`)
+    return this.#bounded(
+      of,
+      (quantile) => Number.isNaN(quantile) ? undefined : `quantile="${Names.numberText(quantile)}"`
+    )
   }
 
   #bounded(
@@ -233,7 +150,7 @@ export class Series {
 
   #wordLabels(word: string): string {
     const text = this.#redaction.text(word)
-    return braces(text === "" ? this.#list : [...this.#list, `key="${escapeLabel(text)}"`])
+    return braces(text === "" ? this.#list : [...this.#list, `key="${Names.escapeLabel(text)}"`])
   }
 }
 
@@ -246,16 +163,16 @@ export const plan = (
   earlier?: Plan
 ): Plan => {
   const all = [...registry.values()]
-  const families = new Map<string, { readonly family: Family; readonly members: Array<Metadata> }>()
+  const families = new Map<string, { readonly family: Family; readonly members: Array<Names.Metadata> }>()
   const taken = new Set<string>()
   for (const metadata of all) {
     // Metrics of one name and type are one family, whatever they say of themselves otherwise.
-    const id = JSON.stringify([metadata.id, metadata.type, unitOf(metadata)])
+    const id = JSON.stringify([metadata.id, metadata.type, Names.unitOf(metadata)])
     const found = families.get(id)
     if (found === undefined) families.set(id, { family: makeFamily(metadata, options, taken), members: [metadata] })
     else found.members.push(metadata)
   }
-  const told = new Map<Metadata, Series>()
+  const told = new Map<Names.Metadata, Series>()
   for (const family of earlier?.families ?? []) {
     for (const series of family.series) {
       if (series.metadata.type === "Frequency") told.set(series.metadata, series)
@@ -277,8 +194,8 @@ export const plan = (
 
 const addSeries = (
   family: Family,
-  members: ReadonlyArray<Metadata>,
-  told: ReadonlyMap<Metadata, Series>,
+  members: ReadonlyArray<Names.Metadata>,
+  told: ReadonlyMap<Names.Metadata, Series>,
   options: Options
 ): void => {
   const known = new Set<string>()
@@ -297,18 +214,18 @@ const addSeries = (
   }
 }
 
-const makeFamily = (metadata: Metadata, options: Options, taken: Set<string>): Family => {
-  const type = types[metadata.type]
-  const [wanted, scale] = familyName(metadata, options)
+const makeFamily = (metadata: Names.Metadata, options: Options, taken: Set<string>): Family => {
+  const type = Names.types[metadata.type]
+  const [wanted, scale] = Names.familyName(metadata, options)
   let name = wanted
-  for (let n = 2; sampleNames(name, type).some((each) => taken.has(each)); n++) {
-    name = numbered(wanted, type === "counter", n)
+  for (let n = 2; Names.sampleNames(name, type).some((each) => taken.has(each)); n++) {
+    name = Names.numbered(wanted, type === "counter", n)
   }
-  for (const each of sampleNames(name, type)) taken.add(each)
+  for (const each of Names.sampleNames(name, type)) taken.add(each)
   return {
     name,
     type,
-    help: helpOf(metadata.description, options) || helpOf(metadata.id, options) || name,
+    help: Names.helpOf(metadata.description, options) || Names.helpOf(metadata.id, options) || name,
     scale,
     overflowLabels: "{otel_metric_overflow=\"true\"}",
     series: [],

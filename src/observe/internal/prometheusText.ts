@@ -1,7 +1,8 @@
 import * as Context from "effect/Context"
 import * as Metric from "effect/Metric"
+import { numberText } from "./prometheusNames.ts"
 import type * as Plan from "./prometheusPlan.ts"
-import { numberText, plan } from "./prometheusPlan.ts"
+import { plan } from "./prometheusPlan.ts"
 
 /** Prometheus' own text, or the standardised one that newer scrapers ask for. */
 export type Format = "prometheus" | "openmetrics"
