@@ -1,3 +1,5 @@
+import { ValueEnds } from "./secretValue.ts"
+
 // What looks like a secret in free text. Every pattern runs in time linear in the text: runs are bounded or delimited by
 // characters that they do not contain.
 
@@ -39,14 +41,67 @@ const header = new RegExp(
 
 const word =
   "(?:pass(?:word|wd|phrase)?|pwd|secret|token|(?:api|access|private|signing|encryption|account|shared)[ _-]?key|credentials?|session[_-]?id|authorization|cookie)"
-// The value of a key: a list or an object up to the first bracket that closes one, a quoted text, or a word.
-const value = `(?:[[{][^\\]}]*(?:[\\]}]|$)|${quoted(2)}|[^\\s,;&"'}\\])<]+)`
-const assignment = new RegExp(
-  `(${word}[A-Za-z0-9_-]{0,32}${keyEnd}(?:=>|[=:]|%3D)\\s{0,4})${value}`,
-  "gi"
-)
+const nameEnd = "[A-Za-z0-9_-]{0,32}"
+const anyWord = new RegExp(word, "i")
+const assignment = new RegExp(`(${word}${nameEnd})${keyEnd}(?:=>|[=:]|%3D)\\s{0,4}`, "gi")
 // The arguments of a command: `--password x`.
-const flag = new RegExp(`(--[A-Za-z0-9-]{0,32}${word}[A-Za-z0-9_-]{0,32}\\s{1,4})(?!-)${value}`, "gi")
+const flag = new RegExp(`--(?!no-)([A-Za-z0-9-]{0,32}${word}${nameEnd})\\s{1,4}(?!-)`, "gi")
+const plainFlag = /-(?:file|path|check|policy)$/i
+const prose = /(?:is|are|was|or|and|not|given|must|should|has|to|for|in|with)(?=[.,;:]?(?:\s|$))/iy
+
+// Counters of language models, which hold no token, and what they hold.
+const counting =
+  /(?:max|min|input|output|total|prompt|completion|cached|reasoning)tokens$|tokens?(?:count|limit|budget|usage)$/
+const number = /\\{0,7}["']?[\d.%+-]{1,64}\\{0,7}["']?(?=$|[\s,;&"'}\])<])/y
+// Words that hold one of those above and say nothing of a secret.
+const ordinary =
+  /(?:com|by|sur|tres|en)pass|pass(?:ed|es|ing|enger|age|ive|ion|able)|tokeni[sz]|secretar(?:y|ies|iat)/gi
+
+/** A key as it is compared: in lower case and without separators. */
+export const normalize = (key: string): string => key.toLowerCase().replace(/[^\p{L}\p{N}]/gu, "")
+
+/** Whether a key, normalized, counts tokens of a language model. */
+export const isCounting = (key: string): boolean => counting.test(key)
+
+/** `key` without ordinary words that look like sensitive ones. */
+export const withoutOrdinary = (key: string): string => key.replace(ordinary, "|")
+
+const nameChar = /[A-Za-z0-9_-]/
+const maxPrefix = 64
+
+const startsWith = (text: string, at: number, pattern: RegExp): boolean => {
+  pattern.lastIndex = at
+  return pattern.test(text)
+}
+
+// These look at the start of the value alone. To find its end may take a while, and only what is replaced is then behind.
+const isAssigned = (key: string, text: string, at: number): boolean =>
+  anyWord.test(withoutOrdinary(key)) && !/(?:Error|Exception)$/.test(key) &&
+  !(startsWith(text, at, number) && isCounting(normalize(key)))
+
+const isArgument = (key: string, text: string, at: number): boolean =>
+  isAssigned(key, text, at) && !plainFlag.test(key) && !startsWith(text, at, prose)
+
+/** Replaces what follows the matches of `head`, whose first group is the end of a key. */
+const replaceValues = (head: RegExp, isSecret: typeof isAssigned, text: string, replacement: string): string => {
+  head.lastIndex = 0
+  let match = head.exec(text)
+  if (match === null) return text
+  const ends = new ValueEnds(text)
+  let out = ""
+  let done = 0
+  for (; match !== null; match = head.exec(text)) {
+    const at = head.lastIndex
+    let start = match.index
+    while (start > 0 && match.index - start < maxPrefix && nameChar.test(text[start - 1]!)) start--
+    if (!isSecret(text.slice(start, match.index) + match[1]!, text, at)) continue
+    const end = ends.after(at)
+    if (end === at) continue
+    out += text.slice(done, at) + replacement
+    head.lastIndex = done = end
+  }
+  return done === 0 ? text : out + text.slice(done)
+}
 
 const schemeLetters = /[A-Za-z0-9+.-]/
 
@@ -80,13 +135,12 @@ const userinfo = (text: string, replacement: string): string => {
 /** `text` with what looks like a secret replaced. */
 export const redactPatterns = (text: string, replacement: string): string => {
   if (!hint.test(text)) return text
-  const out = text
+  const told = text
     .replace(pem, replacement)
     .replace(scheme, `$1$2${replacement}`)
     .replace(jwt, replacement)
     .replace(known, replacement)
     .replace(header, `$1$2${replacement}`)
-    .replace(assignment, (_all, head: string) => head + replacement)
-    .replace(flag, (_all, head: string) => head + replacement)
+  const out = replaceValues(flag, isArgument, replaceValues(assignment, isAssigned, told, replacement), replacement)
   return out.includes("://") ? userinfo(out, replacement) : out
 }

@@ -13,7 +13,7 @@
 import type * as Schema from "effect/Schema"
 import { cut } from "../internal/cut.ts"
 import * as Check from "../internal/options.ts"
-import { cutText, redactPatterns } from "../internal/secretText.ts"
+import { cutText, isCounting, normalize, redactPatterns, withoutOrdinary } from "../internal/secretText.ts"
 import { sensitiveAnnotation } from "../internal/sensitive.ts"
 import * as Plain from "./internal/plain.ts"
 
@@ -105,12 +105,6 @@ const contained = [
 ]
 const whole = new Set(["auth", "pin", "otp", "cvv", "cvc", "ssn", "jwt", "key", "pass"])
 
-// Counters of language models, which hold no token.
-const counting =
-  /(?:max|min|input|output|total|prompt|completion|cached|reasoning)tokens$|tokens?(?:count|limit|budget|usage)$/
-
-const normalize = (key: string): string => key.toLowerCase().replace(/[^\p{L}\p{N}]/gu, "")
-
 // Keys come from code, so there are few; the bound is for those that come from data.
 const maxRememberedKeys = 2000
 
@@ -138,11 +132,11 @@ export const make = (options: Options = {}): Redaction => {
   const maxDepth = Check.integer(where, "maxDepth", options.maxDepth ?? 8, 1, 64)
   const maxEntries = Check.integer(where, "maxEntries", options.maxEntries ?? 1000, 1)
   const maxTotalLength = Check.integer(where, "maxTotalLength", options.maxTotalLength ?? 65_536, 16)
-  const words = [...contained]
+  const own: Array<string> = []
   for (const key of options.keys ?? []) {
     const word = normalize(key)
     if (word === "") throw new TypeError(`${where}: keys must hold a letter or digit each`)
-    words.push(word)
+    own.push(word)
   }
   const patterns = [...options.patterns ?? []]
   for (const pattern of patterns) {
@@ -154,9 +148,11 @@ export const make = (options: Options = {}): Redaction => {
     const known = remembered.get(key)
     if (known !== undefined) return known
     const word = normalize(cut(key, 256))
-    const kind = !whole.has(word) && !words.some((each) => word.includes(each))
+    const searched = withoutOrdinary(word)
+    const kind = !whole.has(word) && !contained.some((each) => searched.includes(each)) &&
+        !own.some((each) => word.includes(each))
       ? "ordinary"
-      : !whole.has(word) && counting.test(word)
+      : !whole.has(word) && isCounting(word)
       ? "count"
       : "sensitive"
     if (key.length <= 256 && remembered.size < maxRememberedKeys) remembered.set(key, kind)

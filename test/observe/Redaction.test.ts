@@ -82,6 +82,64 @@ describe("Redaction", () => {
     for (const [given, expected] of cases) assert.strictEqual(text(given), expected)
   })
 
+  it("takes the whole of a list or an object out of free text, and of one that is not closed a word", () => {
+    const cases: ReadonlyArray<readonly [string, string]> = [
+      ["{\"credentials\":{\"user\":{\"n\":1},\"value\":\"canary\"},\"x\":1}", "{\"credentials\":<redacted>,\"x\":1}"],
+      ["{\"password\":[\"a]b\",\"canary\"],\"x\":1}", "{\"password\":<redacted>,\"x\":1}"],
+      ["{\"password\":[\"a\\\\\",\"]\",\"canary\"],\"x\":1}", "{\"password\":<redacted>,\"x\":1}"],
+      [
+        "{\\\"password\\\":[\\\"a\\\\\\\"]\\\",\\\"canary\\\"],\\\"x\\\":1}",
+        "{\\\"password\\\":<redacted>,\\\"x\\\":1}"
+      ],
+      ["{ password: [ 'it', 'isn\\'t]', 'canary' ], x: 1 }", "{ password: <redacted>, x: 1 }"],
+      ["secret: [it's, canary] end", "secret: <redacted> end"],
+      ["{\"secret\":{\"a\":[1,\"canary", "{\"secret\":<redacted>"],
+      ["secret: { a: 1, b: canary", "secret: <redacted>"],
+      ["token=[ERR_1 reading file /a/b/c.txt line 5", "token=<redacted> reading file /a/b/c.txt line 5"],
+      ["password: [1, 2 and so on", "password: <redacted>, 2 and so on"]
+    ]
+    for (const [given, expected] of cases) assert.strictEqual(text(given), expected)
+    // One that may close it is looked for a few times, or else the time would grow with the square of the length.
+    const many = text("token=[a ".repeat(3000))
+    assert.isBelow(many.length, 1000)
+    assert.isTrue(many.startsWith("token=<redacted> token=<redacted> "))
+  })
+
+  it("leaves prose about arguments alone", () => {
+    const same = [
+      "the option --password is required",
+      "use --token or --user to log in",
+      "bad flag --auth-token given twice",
+      "cmd --token-limit 4096 --max-tokens 10 --token-file /a/b --x",
+      "build --no-password-check all",
+      "set --password."
+    ]
+    for (const given of same) assert.strictEqual(text(given), given)
+    assert.strictEqual(text("x --password isabel --pin-token 4096"), "x --password <redacted> --pin-token <redacted>")
+  })
+
+  it("judges names in free text as it judges keys", () => {
+    const same = [
+      "max_tokens=4096 exceeded, prompt_tokens: 512",
+      "{\"max_tokens\":100,\"n\":\"x\",\"token_count\":\"7\"}",
+      "passed: 12, passing=3, passenger: Bob",
+      "compass: north, bypass=true",
+      "tokenizer: bert",
+      "secretary: Bob",
+      "InvalidTokenError: bad value"
+    ]
+    for (const given of same) assert.strictEqual(text(given), given)
+    const cases: ReadonlyArray<readonly [string, string]> = [
+      ["max_tokens=canary", "max_tokens=<redacted>"],
+      ["dbpass=a PGPASSWORD=b dbPassword: c", "dbpass=<redacted> PGPASSWORD=<redacted> dbPassword: <redacted>"],
+      ["InvalidTokenError: token=a", "InvalidTokenError: token=<redacted>"],
+      ["passed_token: a tokenizer_secret=b", "passed_token: <redacted> tokenizer_secret=<redacted>"]
+    ]
+    for (const [given, expected] of cases) assert.strictEqual(text(given), expected)
+    for (const key of ["tokenizer", "Secretary"]) assert.isFalse(isSensitiveKey(key), key)
+    for (const key of ["secretArn", "tokenizer_token"]) assert.isTrue(isSensitiveKey(key), key)
+  })
+
   it("remembers some keys, and not all that it has ever been asked about", () => {
     const own = Redaction.make()
     const set = vi.spyOn(Map.prototype, "set")
@@ -139,7 +197,7 @@ describe("Redaction", () => {
       }))),
       {
         named: { id: 7, value: 1, name: "[unreadable]" },
-        keyed: { key: "password", value: "<redacted>", name: "[unreadable]" },
+        keyed: { key: "<redacted>", value: "<redacted>", name: "[unreadable]" },
         list: [1, "[unreadable]", 2],
         pair: [1, "[unreadable]", 2]
       }
