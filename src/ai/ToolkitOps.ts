@@ -101,7 +101,7 @@ export interface Guarded {
  * where they do not fit.
  *
  * `handle` does what that of `effect/ai` does, with less between the handler and its result: a call that is guarded by
- * stages that pass it on costs less than one that is not guarded.
+ * stages that pass it on costs less than one that is not guarded. Read its stream once: a second time it is empty.
  *
  * **Example** (Guarding a toolkit)
  *

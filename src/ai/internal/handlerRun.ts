@@ -9,7 +9,6 @@ import * as Fiber from "effect/Fiber"
 import * as Schema from "effect/Schema"
 import type * as SchemaAST from "effect/SchemaAST"
 import * as Stream from "effect/Stream"
-import { settled } from "../../auth/internal/settled.ts"
 import * as ToolRefusal from "../ToolRefusal.ts"
 
 // What `Toolkit.handle` of `effect/ai` does with parameters that fit, without the queue and the five streams around it that
@@ -49,7 +48,10 @@ export const prepare = (
         }
         return Effect.flatMap(Effect.yieldNow, () =>
           Effect.map(
-            Effect.forkChild(Effect.updateContext(run(params, context), fill), { startImmediately: true }),
+            Effect.forkChild(
+              Effect.onExitPrimitive(Effect.updateContext(run(params, context), fill), outlet.end),
+              { startImmediately: true }
+            ),
             (child) => outlet.read(child)
           ))
       })
@@ -71,7 +73,10 @@ const withServices = (services: Context.Context<never>) => {
 /** Hands out what a handler gives: what it has so far, then what it ends with. */
 class Outlet {
   readonly #answer: Answer
-  readonly #preliminary: Array<unknown> = []
+  // What has been offered, and what of it is being handed out: an array that items are taken off costs more the longer it is.
+  #offered: Array<unknown> = []
+  #taken: ReadonlyArray<unknown> = []
+  #at = 0
   #exit: Exit.Exit<unknown, unknown> | undefined
   #isRead = false
   #wake: (() => void) | undefined
@@ -80,35 +85,50 @@ class Outlet {
     this.#answer = answer
   }
 
+  /** Takes a preliminary result. Nothing may follow the last result, whoever still holds what reports. */
   offer(result: unknown): void {
-    this.#preliminary.push(result)
+    if (this.#exit !== undefined) return
+    this.#offered.push(result)
+    this.#wake?.()
+  }
+
+  /** What the handler has ended with, the first time that it is said. */
+  readonly end = (exit: Exit.Exit<unknown, unknown>): undefined => {
+    if (this.#exit !== undefined) return
+    this.#exit = exit
     this.#wake?.()
   }
 
   read(child: Fiber.Fiber<unknown, unknown>): Results {
-    this.#exit = child.pollUnsafe()
-    if (this.#exit !== undefined && this.#preliminary.length === 0) {
-      const last = this.#answer.last(this.#exit)
-      return settled(last) && Exit.isSuccess(last) ? Stream.succeed(last.value) : Stream.fromEffect(last)
+    const results = Stream.fromPull(Effect.succeed(this.#pull))
+    const exit = child.pollUnsafe()
+    if (exit === undefined) {
+      // A fiber that is interrupted before its first operation ends without the handler.
+      child.addObserver(this.end)
+      return Stream.ensuring(results, Fiber.interrupt(child))
     }
-    child.addObserver((exit) => {
-      this.#exit = exit
-      this.#wake?.()
-    })
-    return Stream.ensuring(Stream.fromPull(Effect.succeed(this.#pull)), Fiber.interrupt(child))
+    this.end(exit)
+    return results
   }
 
   readonly #pull: Effect.Effect<readonly [Result, ...Array<Result>], unknown, unknown> = Effect.suspend(() => {
-    if (this.#preliminary.length > 0) {
-      return Effect.map(this.#answer.preliminary(this.#preliminary.shift()), (result) => [result] as const)
+    if (this.#at === this.#taken.length) {
+      this.#taken = this.#offered
+      this.#offered = []
+      this.#at = 0
+    }
+    if (this.#at < this.#taken.length) {
+      return Effect.mapEager(this.#answer.preliminary(this.#taken[this.#at++]), (result) => [result] as const)
     }
     if (this.#exit === undefined) return Effect.andThen(this.#change, this.#pull)
     if (this.#isRead) return Cause.done()
     this.#isRead = true
-    return Effect.map(this.#answer.last(this.#exit), (result) => [result] as const)
+    return Effect.mapEager(this.#answer.last(this.#exit), (result) => [result] as const)
   })
 
   readonly #change: Effect.Effect<void> = Effect.callback((resume) => {
+    // The fiber may have let others run since it has looked.
+    if (this.#exit !== undefined || this.#offered.length > 0) return resume(Effect.void)
     this.#wake = () => resume(Effect.void)
     return Effect.sync(() => {
       this.#wake = undefined
