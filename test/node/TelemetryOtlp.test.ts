@@ -479,7 +479,7 @@ describe("Telemetry and a collector", () => {
         later = 61_000
         return answer(502)(response, request)
       })
-      const telemetry = startTelemetry({ endpoint: at.url, ...traces({ maxBatch: 10 }) })
+      const telemetry = startTelemetry({ endpoint: at.url, ...traces({ maxBatch: 10, interval: "1 hour" }) })
       await telemetry.spans(10, "first")
       await until("the first attempt", () => at.requests.length > 0)
       await telemetry.spans(10, "second")
