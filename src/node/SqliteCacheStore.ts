@@ -3,7 +3,9 @@
  *
  * The file is SQLite's, in WAL mode, and may be killed, truncated or overwritten at any time: an entry carries a checksum
  * of itself and its whole key, so what comes back is what was stored under that key or nothing. A file that is not ours or is damaged is moved aside as
- * `<path>.corrupt-<time>` and a new one begun. While the file cannot be used (locked, full disk) the cache is bypassed.
+ * `<path>.corrupt-<time>` and a new one begun; an empty file `<path>.rebuild` stays, which sees to it that one process does
+ * so. While the file cannot be used (locked, full disk) the cache is bypassed. Versions of this library whose answers are
+ * kept differently may use one file: each has tables of its own in it, and a newer one drops those of older ones.
  *
  * Entries outlive the process, so their times are the wall clock's. An entry from the future counts as none: when the
  * clock is set back, answers end early rather than late.
@@ -22,7 +24,7 @@ import { isCacheKey } from "../cache/CacheKey.ts"
 import { CacheStore, type Entry, type NewEntry, type Store, type StoreStats } from "../cache/CacheStore.ts"
 import { monotonicMillis, monotonicMillisOf } from "../internal/monotonic.ts"
 import * as Check from "../internal/options.ts"
-import { CacheFile, idOf, isDamage } from "./internal/cacheFile.ts"
+import { CacheFile, idOf, isDamage, isUnknownTable } from "./internal/cacheFile.ts"
 
 /**
  * What `layer` takes.
@@ -55,7 +57,10 @@ const resolve = (options: Options) => {
   }
 }
 
-/** A file that could not be opened is tried again no sooner than this. */
+/**
+ * A file that could not be opened is tried again no sooner than this. As often it is asked whether the one that is open is
+ * still at its path, and was not moved aside or deleted: invalidations by others would not reach it.
+ */
 const reopenMillis = 1000
 
 /** A file is moved aside no more often than this, so that a disk that damages files is not filled with them. */
@@ -73,6 +78,7 @@ class SqliteStore implements Store {
   #file: CacheFile | undefined = undefined
   #triedAt = -Infinity
   #rebuiltAt = -Infinity
+  #tablesGoneAt = -Infinity
   #owed: Set<string> | "all" = new Set()
   #errors = 0
   #evictions = 0
@@ -199,11 +205,13 @@ class SqliteStore implements Store {
   }
 
   #open(fiber: Fiber.Fiber<unknown, unknown>): CacheFile | undefined {
-    if (this.#file !== undefined) return this.#file
     const now = monotonicMillis(fiber)
-    if (now - this.#triedAt < reopenMillis) return undefined
+    if (now - this.#triedAt < reopenMillis) return this.#file
     this.#triedAt = now
     const { busyMillis, path } = this.#options
+    if (this.#file?.isAt(path) === true) return this.#file
+    this.#file?.close()
+    this.#file = undefined
     const mayRebuild = now - this.#rebuiltAt >= rebuildMillis
     const file = CacheFile.open(path, busyMillis, fiber.getRef(Clock.Clock).currentTimeMillisUnsafe(), mayRebuild)
     if (file.isRebuilt) this.#rebuiltAt = now
@@ -218,13 +226,17 @@ class SqliteStore implements Store {
       const { busyMillis, path } = this.#options
       const now = monotonicMillis(fiber)
       try {
-        // Where another process has begun a new file already, the next operation opens that one.
-        const mayRebuild = file.isAt(path) && now - this.#rebuiltAt >= rebuildMillis
-        file.close()
-        if (mayRebuild) {
+        // A newer version may have dropped our tables, which the next operation makes again, once. And where another
+        // process has begun a new file already, the next operation opens that one.
+        const areTablesGone = isUnknownTable(cause) && now - this.#tablesGoneAt >= rebuildMillis
+        if (areTablesGone) this.#tablesGoneAt = now
+        if (!areTablesGone && file.isAt(path) && now - this.#rebuiltAt >= rebuildMillis) {
           this.#rebuiltAt = now
-          this.#file = CacheFile.rebuild(path, busyMillis, fiber.getRef(Clock.Clock).currentTimeMillisUnsafe())
-        } else this.#triedAt = -Infinity
+          this.#file = file.rebuild(path, busyMillis, fiber.getRef(Clock.Clock).currentTimeMillisUnsafe())
+        } else {
+          file.close()
+          this.#triedAt = -Infinity
+        }
       } catch {
         // Tried again when the next operation opens the file.
       }

@@ -6,7 +6,17 @@ import { CacheKey, CacheStore, ToolCache } from "effect-toolops/cache"
 import { SqliteCacheStore } from "effect-toolops/node"
 import { TestClock } from "effect/testing"
 import { execFileSync, fork } from "node:child_process"
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs"
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
@@ -204,7 +214,7 @@ describe("SqliteCacheStore", () => {
       const path = fresh()
       yield* withStore({ path }, (store) => store.set("k", entry("\"right\"")))
       const db = new DatabaseSync(path)
-      db.exec("UPDATE entries SET sealed = replace(sealed, 'right', 'wrong')")
+      db.exec("UPDATE entries_3 SET sealed = replace(sealed, 'right', 'wrong')")
       db.close()
       yield* withStore({ path }, (store) =>
         Effect.gen(function*() {
@@ -220,7 +230,7 @@ describe("SqliteCacheStore", () => {
       yield* withStore({ path }, (store) =>
         Effect.andThen(store.set("k", entry("\"k\"")), store.set("l", entry("\"l\""))))
       const db = new DatabaseSync(path)
-      db.exec("UPDATE entries SET sealed = (SELECT max(sealed) FROM entries)")
+      db.exec("UPDATE entries_3 SET sealed = (SELECT max(sealed) FROM entries_3)")
       db.close()
       yield* withStore({ path }, (store) =>
         Effect.gen(function*() {
@@ -248,7 +258,10 @@ describe("SqliteCacheStore", () => {
           const identity = Identity.make({ principal, tenant })
           assert.strictEqual(CacheKey.make({ tool: mail, input: { q }, identity }), key)
           const answer = p.run({ tool: mail, input: { q } }, Effect.succeed(`for ${principal}`))
-          assert.strictEqual(yield* Effect.provideService(answer, Identity.CurrentIdentity, identity), `for ${principal}`)
+          assert.strictEqual(
+            yield* Effect.provideService(answer, Identity.CurrentIdentity, identity),
+            `for ${principal}`
+          )
         }
       }).pipe(Effect.provide(cached({ store: SqliteCacheStore.layer({ path }) })))
       yield* withStore({ path: fresh() }, (store) =>
@@ -270,6 +283,93 @@ describe("SqliteCacheStore", () => {
         for (const key of keys) yield* store.set(key, entry(key))
         for (const key of keys) assert.strictEqual((yield* store.get(key))?.text, key)
       })))
+
+  it.effect("moves a file aside once, when several processes find it at the same time", () =>
+    Effect.gen(function*() {
+      const path = fresh()
+      const children = Array.from({ length: 4 }, () =>
+        fork(new URL("./sqliteOpener.ts", import.meta.url), [path], {
+          execArgv: ["-C", "@effect-toolops/source", "--no-warnings"],
+          stdio: ["ignore", "ignore", "inherit", "ipc"]
+        }))
+      const answers = (message?: object) =>
+        Effect.promise(() => {
+          const all = children.map((child) => new Promise<unknown>((resolve) => child.once("message", resolve)))
+          if (message !== undefined) { for (const child of children) child.send(message) }
+          return Promise.all(all)
+        })
+      yield* answers()
+      for (let round = 0; round < 2; round++) {
+        rmSync(path, { force: true })
+        const db = new DatabaseSync(path)
+        db.exec("CREATE TABLE precious (x)")
+        db.close()
+        yield* answers({ open: Date.now() + 50 })
+        // Each of them sees what all have stored.
+        assert.deepStrictEqual(yield* answers({ look: true }), [4, 4, 4, 4])
+        assert.strictEqual(integrity(path), "ok")
+        const name = `${path.slice(folder.length + 1)}.corrupt-`
+        assert.strictEqual(readdirSync(folder).filter((file) => file.startsWith(name)).length, round + 1)
+        yield* answers({ close: true })
+      }
+      for (const child of children) child.kill()
+    }), { timeout: 60_000 })
+
+  it.effect("takes a file of an older version over, and moves none aside of a newer one", () =>
+    Effect.gen(function*() {
+      const path = fresh()
+      const older = new DatabaseSync(path)
+      older.exec(`
+        CREATE TABLE entries (id INTEGER PRIMARY KEY, sealed TEXT NOT NULL) STRICT;
+        CREATE TABLE labels_1 (label TEXT); CREATE TABLE entries_99 (x); INSERT INTO entries_99 VALUES (1);
+        PRAGMA application_id = ${0x746f7073}; PRAGMA user_version = 2;
+      `)
+      older.close()
+      for (let start = 0; start < 3; start++) {
+        assert.strictEqual(
+          yield* Effect.provide(runs, cached({ store: SqliteCacheStore.layer({ path }) }), { local: true }),
+          start === 0 ? 10 : 0
+        )
+      }
+      assert.isFalse(readdirSync(folder).some((file) => file.startsWith(`${path.slice(folder.length + 1)}.corrupt-`)))
+      const db = new DatabaseSync(path)
+      const names = db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'").all().map((row) => row["name"])
+      assert.notInclude(names, "entries")
+      assert.notInclude(names, "labels_1")
+      assert.strictEqual(db.prepare("SELECT x FROM entries_99").get()?.["x"], 1)
+      db.close()
+    }))
+
+  it.effect("begins its tables again when a newer version has dropped them", () =>
+    Effect.gen(function*() {
+      const path = fresh()
+      yield* Effect.gen(function*() {
+        assert.strictEqual(yield* runs, 10)
+        const newer = new DatabaseSync(path)
+        for (const { name } of newer.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'").all()) {
+          newer.exec(`DROP TABLE ${String(name)}`)
+        }
+        newer.close()
+        assert.isAtLeast(yield* runs, 10)
+        assert.strictEqual(yield* runs, 0)
+      }).pipe(Effect.provide(cached({ store: SqliteCacheStore.layer({ path }) })))
+      assert.isFalse(readdirSync(folder).some((file) => file.startsWith(`${path.slice(folder.length + 1)}.corrupt-`)))
+    }))
+
+  it.effect("leaves a file that another process has moved aside", () =>
+    Effect.gen(function*() {
+      const path = fresh()
+      yield* withStore({ path }, (store) =>
+        Effect.gen(function*() {
+          yield* store.set("k", entry("old"))
+          renameSync(path, `${path}.moved`)
+          for (const suffix of ["-wal", "-shm"]) rmSync(path + suffix, { force: true })
+          yield* withStore({ path }, (other) => other.set("k", entry("new")))
+          yield* TestClock.adjust("1 second")
+          assert.strictEqual((yield* store.get("k"))?.text, "new")
+        }))
+      assert.strictEqual(integrity(path), "ok")
+    }))
 
   it.effect("answers calls while another process holds the lock", () =>
     Effect.gen(function*() {

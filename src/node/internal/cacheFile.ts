@@ -1,40 +1,12 @@
 import { closeSync, existsSync, openSync, renameSync, rmSync, statSync } from "node:fs"
 import { DatabaseSync, type StatementSync } from "node:sqlite"
 import { sha256Hex } from "../../internal/hash.ts"
+import { ForeignFile, hasTables, makeTables, sql } from "./cacheTables.ts"
 
 // The SQL below `SqliteCacheStore`. Everything here is synchronous and throws what SQLite throws.
 
-/** Names the file as ours in SQLite's header ("tops"). */
-const applicationId = 0x746f7073
-const schemaVersion = 3
-
 /** Labels whose last invalidation is remembered. */
 const maxInvalidations = 10_000
-
-// An entry is found by its `id`, a number that is made of a part of its key, and so in one look at one tree. What is read
-// of it is one column, `sealed`, which holds the whole key, to be compared by whoever reads it: the rest is for letting
-// entries go. Bytes are counted by triggers, so that no process and no crash can leave the sum wrong.
-const schema = `
-  CREATE TABLE entries (
-    id INTEGER PRIMARY KEY, sealed TEXT NOT NULL, keep INTEGER NOT NULL, bytes INTEGER NOT NULL
-  ) STRICT;
-  CREATE INDEX entries_keep ON entries (keep);
-  CREATE TABLE labels (label TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (label, id)) STRICT, WITHOUT ROWID;
-  CREATE INDEX labels_id ON labels (id);
-  CREATE TABLE invalidations (label TEXT PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-  CREATE INDEX invalidations_seq ON invalidations (seq);
-  CREATE TABLE state (one INTEGER PRIMARY KEY, seq INTEGER NOT NULL, floor INTEGER NOT NULL, bytes INTEGER NOT NULL) STRICT;
-  INSERT INTO state VALUES (1, 0, 0, 0);
-  CREATE TRIGGER entries_in AFTER INSERT ON entries BEGIN
-    UPDATE state SET bytes = bytes + new.bytes;
-  END;
-  CREATE TRIGGER entries_out AFTER DELETE ON entries BEGIN
-    UPDATE state SET bytes = bytes - old.bytes;
-    DELETE FROM labels WHERE id = old.id;
-  END;
-  PRAGMA application_id = ${applicationId};
-  PRAGMA user_version = ${schemaVersion};
-`
 
 /** What a row and its index entries take beside its texts, roughly. */
 const rowOverhead = 200
@@ -65,11 +37,16 @@ export const isDamage = (error: unknown): boolean => {
   if (error instanceof ForeignFile) return true
   if (typeof error !== "object" || error === null || !("errcode" in error)) return false
   const code = Number(error.errcode)
-  // SQLITE_CORRUPT, SQLITE_NOTADB, SQLITE_IOERR_SHORT_READ; SQLITE_ERROR comes of a table that is gone.
-  return (code & 0xff) === 11 || (code & 0xff) === 26 || code === 522 || code === 1
+  // SQLITE_CORRUPT, SQLITE_NOTADB, SQLITE_IOERR_SHORT_READ; SQLITE_ERROR comes of a table that is not as we know it.
+  return (code & 0xff) === 11 || (code & 0xff) === 26 || code === 522 || isUnknownTable(error)
 }
 
-class ForeignFile extends Error {}
+/** Says whether an error means that a table is not there or is another than expected. */
+export const isUnknownTable = (error: unknown): boolean =>
+  typeof error === "object" && error !== null && "errcode" in error && error.errcode === 1
+
+/** Tells files at one path apart. 0 where there is none. */
+const inodeAt = (path: string): number => statSync(path, { throwIfNoEntry: false })?.ino ?? 0
 
 export class CacheFile {
   readonly #db: DatabaseSync
@@ -83,53 +60,59 @@ export class CacheFile {
   private constructor(db: DatabaseSync, inode: number) {
     this.#db = db
     this.#inode = inode
-    this.#read = db.prepare("SELECT sealed FROM entries WHERE id = ?")
+    this.#read = db.prepare(sql.read)
     // An object with the column's name takes a third of the time of a hit.
     this.#read.setReturnArrays(true)
-    this.#mark = db.prepare("SELECT seq FROM state")
+    this.#mark = db.prepare(sql.mark)
   }
 
   /** Opens or makes the file. One that is damaged or not ours is moved aside first, if it `mayRebuild`. */
   static open(path: string, busyMillis: number, now: number, mayRebuild: boolean): CacheFile {
+    const inode = inodeAt(path)
     try {
       return CacheFile.#openSound(path, busyMillis)
     } catch (error) {
-      if (!mayRebuild) throw error
-      const isDirectory = typeof error === "object" && error !== null && "code" in error && error.code === "EISDIR"
-      if (!isDamage(error) && !isDirectory) throw error
-      return CacheFile.rebuild(path, busyMillis, now)
+      if (!mayRebuild || !isDamage(error)) throw error
+      return CacheFile.#rebuild(path, inode, busyMillis, now)
     }
   }
 
-  static rebuild(path: string, busyMillis: number, now: number): CacheFile {
-    const stamp = new Date(now).toISOString().replaceAll(/[:.]/g, "-")
-    let aside = `${path}.corrupt-${stamp}`
-    for (let i = 2; existsSync(aside); i++) aside = `${path}.corrupt-${stamp}-${i}`
-    if (existsSync(path)) renameSync(path, aside)
-    // A log that belongs to the old file would be played into the new one.
-    for (const suffix of ["-wal", "-shm", "-journal"]) rmSync(path + suffix, { force: true })
-    const file = CacheFile.#openSound(path, busyMillis)
-    file.isRebuilt = true
-    return file
+  /** Closes a file that is damaged, and begins a new one at its path unless another process has. */
+  rebuild(path: string, busyMillis: number, now: number): CacheFile {
+    this.close()
+    return CacheFile.#rebuild(path, this.#inode, busyMillis, now)
+  }
+
+  // One process at a time, so that none moves aside what another has just begun. The lock is SQLite's, on a file of its own
+  // that stays empty, and ends with the process that holds it. The file itself cannot be locked when it is damaged.
+  static #rebuild(path: string, inode: number, busyMillis: number, now: number): CacheFile {
+    const lock = new DatabaseSync(`${path}.rebuild`, { timeout: busyMillis })
+    try {
+      lock.exec("BEGIN EXCLUSIVE")
+      const isThere = inodeAt(path) === inode
+      if (isThere) moveAside(path, now)
+      const file = CacheFile.#openSound(path, busyMillis)
+      file.isRebuilt = isThere
+      return file
+    } finally {
+      lock.close()
+    }
   }
 
   static #openSound(path: string, busyMillis: number): CacheFile {
-    // Made by us, so that nobody else may read it; SQLite gives its other files the same mode.
-    closeSync(openSync(path, "a", 0o600))
+    // Made by us, so that nobody else may read it; SQLite gives its other files the same mode. Only where there is none:
+    // to close a file that is in use would end the locks that this process has on it.
+    if (!existsSync(path)) closeSync(openSync(path, "a", 0o600))
+    const there = statSync(path)
+    if (there.isDirectory()) throw new ForeignFile(path)
     const db = new DatabaseSync(path, { timeout: busyMillis })
     try {
-      const id = Number(db.prepare("PRAGMA application_id").get()?.["application_id"])
-      const version = Number(db.prepare("PRAGMA user_version").get()?.["user_version"])
-      const tables = Number(db.prepare("SELECT count(*) AS n FROM sqlite_schema").get()?.["n"])
-      if (tables > 0 && (id !== applicationId || version !== schemaVersion)) throw new ForeignFile(path)
+      const isReady = hasTables(db, path)
+      // Its log is found by its path, so nothing may be written when the path leads to another file by now.
+      if (inodeAt(path) !== there.ino) throw new Error("The file was replaced while it was being opened.")
       db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 4194304")
-      if (tables === 0) {
-        // Two processes may get here together: the second finds the tables once it has the lock.
-        db.exec("BEGIN IMMEDIATE")
-        if (Number(db.prepare("SELECT count(*) AS n FROM sqlite_schema").get()?.["n"]) === 0) db.exec(schema)
-        db.exec("COMMIT")
-      }
-      return new CacheFile(db, statSync(path).ino)
+      if (!isReady) makeTables(db, path)
+      return new CacheFile(db, there.ino)
     } catch (error) {
       db.close()
       throw error
@@ -138,8 +121,7 @@ export class CacheFile {
 
   /** Says whether the path still leads to this file, and not to one that another process has begun instead. */
   isAt(path: string): boolean {
-    const there = statSync(path, { throwIfNoEntry: false })
-    return there !== undefined && there.ino === this.#inode
+    return inodeAt(path) === this.#inode
   }
 
   close(): void {
@@ -167,40 +149,35 @@ export class CacheFile {
     return this.#transaction(() => {
       if (row.mark !== undefined && this.#isInvalid(row.labels, row.mark)) return 0
       const { id } = row
-      this.#run("DELETE FROM entries WHERE id = ?", id)
-      this.#run("INSERT INTO entries (id, sealed, keep, bytes) VALUES (?, ?, ?, ?)", id, row.sealed, row.keep, bytes)
-      for (const label of row.labels) {
-        this.#run("INSERT OR IGNORE INTO labels (label, id) VALUES (?, ?)", label, id)
-      }
+      this.#run(sql.remove, id)
+      this.#run(sql.insert, id, row.sealed, row.keep, bytes)
+      for (const label of row.labels) this.#run(sql.label, label, id)
       // A few of the dead with every new one, so that nothing has to stop for all of them.
-      this.#run(
-        "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE keep <= ? ORDER BY keep LIMIT 8)",
-        row.written
-      )
+      this.#run(sql.removeDead, row.written)
       return this.#evict(maxBytes, id)
     })
   }
 
   remove(id: number): void {
-    this.#run("DELETE FROM entries WHERE id = ?", id)
+    this.#run(sql.remove, id)
   }
 
   markInvalid(labels: ReadonlyArray<string>): void {
     this.#transaction(() => {
-      this.#run("UPDATE state SET seq = seq + 1")
+      this.#run(sql.count)
       const seq = this.mark()
-      for (const label of labels) this.#run("INSERT OR REPLACE INTO invalidations VALUES (?, ?)", label, seq)
-      const surplus = Number(this.#get("SELECT count(*) AS n FROM invalidations")["n"]) - maxInvalidations
+      for (const label of labels) this.#run(sql.invalidate, label, seq)
+      const surplus = Number(this.#get(sql.invalidations)["n"]) - maxInvalidations
       if (surplus <= 0) return
       // What is no longer remembered counts as everything.
-      const last = this.#get("SELECT seq FROM invalidations ORDER BY seq LIMIT 1 OFFSET ?", surplus - 1)["seq"]!
-      this.#run("UPDATE state SET floor = ?", last)
-      this.#run("DELETE FROM invalidations WHERE seq <= ?", last)
+      const last = this.#get(sql.invalidatedAt, surplus - 1)["seq"]!
+      this.#run(sql.raise, last)
+      this.#run(sql.forget, last)
     })
   }
 
   markAllInvalid(): void {
-    this.#run("UPDATE state SET seq = seq + 1, floor = seq + 1")
+    this.#run(sql.countAll)
   }
 
   removeLabelled(labels: ReadonlyArray<string>, limit: number): number {
@@ -208,11 +185,7 @@ export class CacheFile {
       let removed = 0
       for (const label of labels) {
         if (removed >= limit) break
-        const { changes } = this.#run(
-          "DELETE FROM entries WHERE id IN (SELECT id FROM labels WHERE label = ? LIMIT ?)",
-          label,
-          limit - removed
-        )
+        const { changes } = this.#run(sql.removeLabelled, label, limit - removed)
         removed += Number(changes)
       }
       return removed
@@ -220,30 +193,27 @@ export class CacheFile {
   }
 
   removeAny(limit: number): number {
-    const { changes } = this.#run("DELETE FROM entries WHERE id IN (SELECT id FROM entries LIMIT ?)", limit)
+    const { changes } = this.#run(sql.removeAny, limit)
     return Number(changes)
   }
 
   stats(): { readonly entries: number; readonly bytes: number } {
-    const row = this.#get("SELECT bytes, (SELECT count(*) FROM entries) AS n FROM state")
+    const row = this.#get(sql.stats)
     return { entries: Number(row["n"]), bytes: Number(row["bytes"]) }
   }
 
   #isInvalid(labels: ReadonlyArray<string>, mark: number): boolean {
-    if (Number(this.#get("SELECT floor FROM state")["floor"]) > mark) return true
+    if (Number(this.#get(sql.floor)["floor"]) > mark) return true
     return labels.some((label) => {
-      const row = this.#statement("SELECT seq FROM invalidations WHERE label = ?").get(label)
+      const row = this.#statement(sql.invalidated).get(label)
       return row !== undefined && Number(row["seq"]) > mark
     })
   }
 
   #evict(maxBytes: number, newest: number): number {
     let evicted = 0
-    while (Number(this.#get("SELECT bytes FROM state")["bytes"]) > maxBytes) {
-      const { changes } = this.#run(
-        "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE id <> ? ORDER BY keep LIMIT 8)",
-        newest
-      )
+    while (Number(this.#get(sql.bytes)["bytes"]) > maxBytes) {
+      const { changes } = this.#run(sql.evict, newest)
       if (Number(changes) === 0) break
       evicted += Number(changes)
     }
@@ -263,21 +233,30 @@ export class CacheFile {
     }
   }
 
-  #statement(sql: string): StatementSync {
-    let statement = this.#statements.get(sql)
+  #statement(text: string): StatementSync {
+    let statement = this.#statements.get(text)
     if (statement === undefined) {
-      statement = this.#db.prepare(sql)
-      this.#statements.set(sql, statement)
+      statement = this.#db.prepare(text)
+      this.#statements.set(text, statement)
     }
     return statement
   }
 
-  #run(sql: string, ...values: ReadonlyArray<string | number | bigint>) {
-    return this.#statement(sql).run(...values)
+  #run(text: string, ...values: ReadonlyArray<string | number | bigint>) {
+    return this.#statement(text).run(...values)
   }
 
-  #get(sql: string, ...values: ReadonlyArray<string | number>): Record<string, string | number> {
+  #get(text: string, ...values: ReadonlyArray<string | number>): Record<string, string | number> {
     // Every statement it is used for has a row, and none of its columns is a blob or null.
-    return this.#statement(sql).get(...values) as Record<string, string | number>
+    return this.#statement(text).get(...values) as Record<string, string | number>
   }
+}
+
+const moveAside = (path: string, now: number): void => {
+  const stamp = new Date(now).toISOString().replaceAll(/[:.]/g, "-")
+  let aside = `${path}.corrupt-${stamp}`
+  for (let i = 2; existsSync(aside); i++) aside = `${path}.corrupt-${stamp}-${i}`
+  if (existsSync(path)) renameSync(path, aside)
+  // A log that belongs to the old file would be played into the new one.
+  for (const suffix of ["-wal", "-shm", "-journal"]) rmSync(path + suffix, { force: true })
 }
