@@ -10,7 +10,7 @@ import { pipeline, rpc, serve } from "./mcp.ts"
 const Who = Tool.make("who", { success: Schema.Struct({ principal: Schema.String }) }).annotate(Tool.Readonly, true)
 const Tools = ToolkitOps.guard(Toolkit.make(Who))
 
-/** Takes `Bearer name.scope@tenant` for a token. */
+/** Takes `Bearer name.scope_tenant_issuer_method` for a token. `~d800` in a name is the code unit of that number. */
 const tokens = Layer.succeed(
   Authenticator.Authenticator,
   Authenticator.make({
@@ -18,9 +18,16 @@ const tokens = Layer.succeed(
     authenticate: (headers) =>
       Effect.flatMap(Authenticator.bearer(headers), (token) => {
         if (token._tag === "None") return Effect.succeedNone
-        const [name = "", tenant] = Redacted.value(token.value).split("_")
-        const [principal = "", ...scopes] = name.split(".")
-        return Effect.succeedSome(Identity.make({ principal, scopes, ...tenant === undefined ? {} : { tenant } }))
+        const [name = "", tenant, issuer, method] = Redacted.value(token.value).split("_")
+        const [written = "", ...scopes] = name.split(".")
+        const principal = written.replace(/~(....)/g, (_, digits) => String.fromCharCode(Number.parseInt(digits, 16)))
+        return Effect.succeedSome(Identity.make({
+          principal,
+          scopes,
+          ...tenant === undefined ? {} : { tenant },
+          ...issuer === undefined ? {} : { issuer },
+          ...method === undefined ? {} : { method }
+        }))
       })
   })
 )
@@ -127,6 +134,41 @@ describe("sessions of a resource server", () => {
       }
       assert.strictEqual(yield* who(ada), "ada")
       assert.strictEqual(yield* who(bob), "bob")
+    }))
+
+  it.live("are of one caller, in all that tells callers apart", () =>
+    Effect.gen(function*() {
+      const url = yield* start()
+      const groups = [
+        ["ada_acme_a_jwt", "ada_acme_b_jwt", "ada_acme_a_key", "ada_acme", "ada", "bob_acme_a_jwt"],
+        // What no UTF-8 tells apart, and what is told apart by where one part ends.
+        ["x~d800", "x~d801", "x~fffd", "x"],
+        ["a_bc", "ab_c", "null", "a"]
+      ]
+      for (const tokens of groups) {
+        for (const token of tokens) {
+          const own = yield* join(url, token)
+          const id = own.transport.sessionId!
+          for (const other of tokens) {
+            const status = yield* Effect.promise(async () => {
+              const response = await fetch(url, {
+                method: "POST",
+                headers: {
+                  authorization: `Bearer ${other}`,
+                  accept: "application/json, text/event-stream",
+                  "content-type": "application/json",
+                  "mcp-session-id": id,
+                  "mcp-protocol-version": "2025-11-25"
+                },
+                body: `{"jsonrpc":"2.0","id":1,"method":"ping"}`
+              })
+              await response.text()
+              return response.status
+            })
+            assert.strictEqual(status, token === other ? 200 : 404, `${other} in a session of ${token}`)
+          }
+        }
+      }
     }))
 
   it.live("say nothing to a revision that has none", () =>

@@ -37,7 +37,7 @@ export const rememberingCallers =
       // Elsewhere than over HTTP the headers are those of a program and not of a request.
       if (httpRequest(fiber.context) === undefined) return prove(authenticator, headers, fiber)
       const before = recall(authenticator, headers)
-      if (before !== undefined) return before
+      if (before !== undefined) return Exit.isSuccess(before) ? unexpired(fiber, before.value) : before
       const proven = prove(authenticator, headers, fiber)
       const keep = (exit: Exit.Exit<Identity, AuthError.AuthError>) => {
         if (Exit.isSuccess(exit) || Cause.hasFails(exit.cause)) remember(authenticator, headers, exit)

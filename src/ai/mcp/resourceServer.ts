@@ -73,6 +73,9 @@ const stepUp = HttpRouter.middleware((handled) =>
  * callers: every call is still authorized by itself, but another could cancel the session's calls and end it.
  * Revision 2026-07-28 has no sessions.
  *
+ * `McpServer` keeps sessions in its process. Several instances behind one address need a balancer that sends all requests of
+ * a session (`mcp-session-id`) to the same one.
+ *
  * Tools that `visibility` hides are not there; let it show those whose scopes are missing (`missingScopes: "show"`).
  *
  * **Example** (A protected MCP server)

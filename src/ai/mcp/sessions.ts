@@ -21,18 +21,17 @@ let secret: string | undefined = undefined
 const secretOf = (): string =>
   secret ??= Array.from(randomBytes(32), (byte) => byte.toString(16).padStart(2, "0")).join("")
 
-const part = (text: string | undefined): string => text === undefined ? "-" : `${text.length}:${text}`
-
 // Whoever is the same to caches and limits. Roles and scopes may change within a session: that is what a step-up is for.
+// JSON escapes halves of characters, which UTF-8 would make one and the same.
 const callerOf = (context: Context.Context<never>): string => {
   const identity = Context.getOrUndefined(context as Context.Context<CurrentIdentity>, CurrentIdentity)
   return identity === undefined
     ? "nobody"
-    : part(identity.method) + part(identity.issuer) + part(identity.tenant) + part(identity.principal)
+    : JSON.stringify([identity.method, identity.issuer ?? null, identity.tenant ?? null, identity.principal])
 }
 
 const bind = (session: string, caller: string): string =>
-  session + separator + hmacSha256Hex(secretOf(), part(session) + caller)
+  session + separator + hmacSha256Hex(secretOf(), JSON.stringify([session, caller]))
 
 const sessionOf = (given: string, caller: string): string | undefined => {
   const session = given.slice(0, Math.max(0, given.lastIndexOf(separator)))
