@@ -6,8 +6,11 @@
  *
  * A Redis that hangs, fails or answers nonsense costs a call one `commandTimeout` at most. Then the store is bypassed,
  * and asked in the background until it answers again. What this process had to invalidate meanwhile it invalidates
- * before it trusts Redis again. When replies no longer belong to the commands that were sent, after noise on the line for
- * one, the store makes Redis end the connection (`QUIT`), and the client has to connect again.
+ * before it trusts Redis again.
+ *
+ * Whether Redis works is asked with `ECHO`, and with `PING` where that is refused. When replies no longer belong to the
+ * commands that were sent, after noise on the line for one, the store makes Redis end the connection (`QUIT`), once in 5
+ * seconds at most while that does not help. The client has to connect again by itself.
  *
  * It works on the `Redis` service of `effect/persistence`. Times are those of the Redis server.
  *
@@ -66,7 +69,12 @@ const resolve = (options: Options) => {
  * **Gotchas**
  *
  * How soon a broken connection is made anew is the client's business. node-redis waits up to 2 seconds between
- * attempts; the `reconnectStrategy` below brings hits back within one.
+ * attempts; the `reconnectStrategy` below brings hits back within one. A client that does not connect again after the
+ * server has ended the connection leaves the cache bypassed for good: node-redis with `reconnectStrategy: false`, or
+ * ioredis, which takes a `QUIT` for the end. Whatever else uses the client meets the ends of its connection too.
+ *
+ * The client has to give replies as strings, not as bytes. The clocks of Redis and of this process may be up to a day
+ * apart; beyond that the cache is bypassed.
  *
  * **Example** (Sharing answers between processes)
  *

@@ -7,6 +7,7 @@ import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "../../internal/monotonic.ts"
 import { refusal } from "../../internal/refusal.ts"
 import * as CacheError from "../CacheError.ts"
+import { isRefusal, RedisLine } from "./redisLine.ts"
 
 export interface CommandOptions {
   readonly commandMillis: number
@@ -32,25 +33,18 @@ const manyQuestions = 64
 /**
  * Commands with an end to each and a bound on all, and none at all while Redis is down: `down` is called when it goes, and
  * `back` is run when it answers again. It says with `isDown` when others may ask too.
- *
- * Whether it answers is asked with a text that it has to repeat. Replies come in the order of the commands, so after noise
- * on the line, or with one reply too many, every command is given what belongs to another one. Then the text comes back
- * where it does not belong, and Redis is made to end the connection; the client begins a new one.
  */
 export class RedisCommands {
   isDown = false
   errors = 0
-  readonly #redis: Redis["Service"]
+  readonly #line: RedisLine
   readonly #options: CommandOptions
   readonly #scope: Scope.Scope
   readonly #on: { readonly down: () => void; readonly back: () => Effect.Effect<void, CacheError.CacheError> }
   readonly #pending = new Set<Pending>()
-  readonly #mark = `toolops:${globalThis.crypto.randomUUID()}:`
-  #asked = 0
-  #questions = 0
   #isWatching = false
   #isSuspected = false
-  #isLeaving = false
+  #isClosed = false
 
   constructor(
     redis: Redis["Service"],
@@ -58,10 +52,19 @@ export class RedisCommands {
     scope: Scope.Scope,
     on: { readonly down: () => void; readonly back: () => Effect.Effect<void, CacheError.CacheError> }
   ) {
-    this.#redis = redis
+    this.#line = new RedisLine(redis, scope)
     this.#options = options
     this.#scope = scope
     this.#on = on
+  }
+
+  /** Ends what is on its way, and sends nothing any more: nobody would notice that it takes too long. */
+  get close(): Effect.Effect<void> {
+    return Effect.sync(() => {
+      this.#isClosed = true
+      this.isDown = true
+      for (const pending of this.#pending) pending.end(undefined)
+    })
   }
 
   unavailable(cause: unknown): CacheError.CacheError {
@@ -89,13 +92,14 @@ export class RedisCommands {
   // command back once it is sent, so its fiber goes on when nobody waits for it any more, and hears the reply.
   readonly timed: Send = (command) =>
     Effect.withFiber((fiber) => {
+      if (this.#isClosed) return this.failed(undefined)
       const awaited = Effect.callback<Exit.Exit<any, RedisError> | undefined>((resume) => {
         const running = Effect.runForkWith(fiber.context)(command)
         const pending: Pending = {
           deadline: monotonicMillis(fiber) + this.#options.commandMillis,
           end: (exit) => {
             if (this.#pending.delete(pending)) resume(Effect.succeed(exit))
-            else this.#hear(exit)
+            else if (exit?._tag === "Success") this.#line.hear(exit.value, fiber)
           }
         }
         this.#pending.add(pending)
@@ -134,14 +138,25 @@ export class RedisCommands {
     return isRefusal(error) ? failed : Effect.andThen(this.goDown, failed)
   }
 
+  /** Fails for a reply that makes no sense. */
+  get senseless(): Effect.Effect<never, CacheError.CacheError> {
+    return Effect.andThen(
+      this.suspect,
+      Effect.suspend(() => {
+        this.errors++
+        return Effect.fail(this.unavailable(undefined))
+      })
+    )
+  }
+
   /** Finds out whether a reply that makes no sense was another command's. One question at a time. */
   get suspect(): Effect.Effect<void> {
     return Effect.suspend(() => {
       if (this.#isSuspected || this.isDown) return Effect.void
       this.#isSuspected = true
-      const asked = Effect.flatMap(Effect.exit(this.#ask), (answer) => {
+      const asked = Effect.flatMap(Effect.exit(this.#line.ask), (answer) => {
         this.#isSuspected = false
-        return answer._tag === "Success" && answer.value === "own" ? Effect.void : this.goDown
+        return answer._tag === "Success" && answer.value.is !== "foreign" ? Effect.void : this.goDown
       })
       return Effect.asVoid(Effect.forkIn(asked, this.#scope))
     })
@@ -159,16 +174,13 @@ export class RedisCommands {
 
   get #untilBack(): Effect.Effect<void> {
     const { commandMillis, retryMillis } = this.#options
-    const question = Effect.withFiber((fiber) => {
-      const asked = monotonicMillis(fiber)
-      // A Redis that is slow would only be given up again.
-      return Effect.map(this.#ask, (answer) => answer === "own" && monotonicMillis(fiber) - asked <= commandMillis)
-    })
+    // A Redis that is slow would only be given up again.
+    const question = Effect.map(this.#line.ask, ({ is, millis }) => is !== "foreign" && millis <= commandMillis)
     return Effect.gen({ self: this }, function*() {
       let isWell = false
       for (let turn = 0; !isWell; turn++) {
         yield* Effect.sleep(retryMillis)
-        if (this.#questions >= manyQuestions && turn % manyQuestions !== 0) continue
+        if (this.#line.questions >= manyQuestions && turn % manyQuestions !== 0) continue
         // Not one after the other: the reply to the first may never come, although Redis answers again.
         const answer = yield* Effect.forkIn(question, this.#scope, { startImmediately: true })
         const exit = yield* Effect.timeoutOption(Fiber.await(answer), retryMillis)
@@ -177,42 +189,4 @@ export class RedisCommands {
       }
     })
   }
-
-  /** Asks for a text of its own, and says whether that is what came. */
-  get #ask(): Effect.Effect<"own" | "foreign", RedisError> {
-    return Effect.suspend(() => {
-      const text = this.#mark + String(++this.#asked)
-      this.#questions++
-      const asked = Effect.map(this.#redis.send<unknown>("ECHO", text), (reply) => {
-        if (reply === text) return "own"
-        this.#leave()
-        return "foreign"
-      })
-      return Effect.ensuring(asked, Effect.sync(() => this.#questions--))
-    })
-  }
-
-  /** Hears what became of a command that nobody waits for any more. */
-  #hear(exit: Exit.Exit<unknown, RedisError> | undefined): void {
-    if (exit?._tag === "Success" && typeof exit.value === "string" && exit.value.startsWith(this.#mark)) this.#leave()
-  }
-
-  /** Has Redis end the connection. What is on its way fails, and the client connects again. */
-  #leave(): void {
-    if (this.#isLeaving) return
-    this.#isLeaving = true
-    const left = Effect.ensuring(
-      Effect.ignoreCause(this.#redis.send("QUIT")),
-      Effect.sync(() => {
-        this.#isLeaving = false
-      })
-    )
-    Effect.runFork(Effect.forkIn(left, this.#scope, { startImmediately: true }))
-  }
-}
-
-/** An answer of Redis that says no to this command and nothing of its health. */
-const isRefusal = (error: RedisError | undefined): boolean => {
-  const cause = error?.cause
-  return cause instanceof Error && /^(?:ERR|OOM|WRONGTYPE|NOSCRIPT|NOPERM|READONLY|MISCONF)\b/.test(cause.message)
 }

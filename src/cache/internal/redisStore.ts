@@ -1,12 +1,13 @@
 import * as Effect from "effect/Effect"
 import type { Redis } from "effect/persistence/Redis"
 import * as Queue from "effect/Queue"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import { monotonicMillis } from "../../internal/monotonic.ts"
 import type * as CacheError from "../CacheError.ts"
 import { isCacheKey } from "../CacheKey.ts"
 import type { Change, Entry, Flight, NewEntry, Store, StoreStats } from "../CacheStore.ts"
 import { RedisCommands, type Send } from "./redisCommands.ts"
+import { entryOf, type ServerTime, timeOf } from "./redisReplies.ts"
 import * as Scripts from "./redisScripts.ts"
 
 export interface RedisOptions {
@@ -56,11 +57,13 @@ export class RedisStore implements Store {
       if (leases.length === 0 || this.#commands.isDown) return Effect.void
       return Effect.ignore(this.#commands.send(this.#redis.eval(Scripts.renew)(leaseMillis, leases)))
     })
-    return Effect.andThen(
-      Effect.ignore(this.#learnTime),
-      Effect.asVoid(
+    // First of all, so that it is done last: until then, fibers of the scope may still send.
+    return Scope.addFinalizer(this.#scope, this.#commands.close).pipe(
+      Effect.andThen(Effect.ignore(this.#learnTime)),
+      Effect.andThen(
         Effect.forkIn(Effect.forever(Effect.andThen(Effect.sleep(leaseMillis / 3), renewal)), this.#scope)
-      )
+      ),
+      Effect.asVoid
     )
   }
 
@@ -71,7 +74,7 @@ export class RedisStore implements Store {
       const command = this.#commands.send(this.#redis.send<unknown>("GET", `${this.#options.prefix}e:${key}`))
       return Effect.flatMap(command, (value) => {
         if (value === null) return nothing
-        const found = typeof value === "string" ? parse(value, offset) : foreign
+        const found = entryOf(value, offset)
         // Somebody has written into our keys, or the reply is another command's.
         return found.key === key ? Effect.succeed(found) : Effect.as(this.#commands.suspect, found)
       })
@@ -128,10 +131,7 @@ export class RedisStore implements Store {
   }
 
   get mark(): Effect.Effect<unknown, CacheError.CacheError> {
-    return Effect.map(
-      this.#commands.send(this.#redis.send<ReadonlyArray<string>>("TIME")),
-      ([seconds, micros]) => `${seconds}${String(micros).padStart(6, "0")}`
-    )
+    return Effect.map(this.#time, ({ mark }) => mark)
   }
 
   get stats(): Effect.Effect<StoreStats, CacheError.CacheError> {
@@ -198,13 +198,19 @@ export class RedisStore implements Store {
     })
   }
 
+  get #time(): Effect.Effect<ServerTime, CacheError.CacheError> {
+    return Effect.flatMap(this.#commands.send(this.#redis.send<unknown>("TIME")), (reply) => {
+      const time = timeOf(reply)
+      return time === undefined ? this.#commands.senseless : Effect.succeed(time)
+    })
+  }
+
   // By the time of the question, not of the reply: if anything, an entry grows old too early.
   get #learnTime(): Effect.Effect<void, CacheError.CacheError> {
     return Effect.withFiber((fiber) => {
       const asked = monotonicMillis(fiber)
-      const time = this.#commands.send(this.#redis.send<ReadonlyArray<string>>("TIME"))
-      return Effect.map(time, ([seconds, micros]) => {
-        this.#offset = asked - (Number(seconds) * 1000 + Number(micros) / 1000)
+      return Effect.map(this.#time, ({ millis }) => {
+        this.#offset = asked - millis
       })
     })
   }
@@ -281,23 +287,4 @@ export class RedisStore implements Store {
   }
 }
 
-const envelope = /^1 (\d+) (\d+) /
-
-// No key is empty, so this is taken for what it is: not the entry that was asked for.
-const foreign: Entry = { key: "", text: "", freshUntil: 0, keepUntil: 0 }
-
 const nothing: Effect.Effect<undefined> = Effect.succeed(undefined)
-
-const parse = (value: string, offset: number): Entry => {
-  const end = value.indexOf("\n")
-  const head = envelope.exec(value)
-  if (head === null || end === -1) return foreign
-  const [key, ...labels] = value.slice(head[0].length, end).split("\t")
-  return {
-    key: key!,
-    labels,
-    text: value.slice(end + 1),
-    freshUntil: Number(head[1]) + offset,
-    keepUntil: Number(head[2]) + offset
-  }
-}
