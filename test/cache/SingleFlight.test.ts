@@ -198,6 +198,100 @@ describe("single flight", () => {
       ])
     }).pipe(Effect.provide(layer)))
 
+  describe("of a handler that comes back to its own flight", () => {
+    /** Calls that wait for each other would wait for good. */
+    const inTime = <A, E, R>(self: Effect.Effect<A, E, R>) =>
+      Effect.flatMap(
+        Effect.timeoutOption(self, "2 seconds"),
+        (answer) => answer._tag === "Some" ? Effect.succeed(answer.value) : Effect.die("it hangs")
+      )
+
+    it.live("runs a call that its own handler makes", () =>
+      Effect.gen(function*() {
+        const p = yield* simple
+        let runs = 0
+        const call: (input: string) => Effect.Effect<string> = p.wrap(
+          search,
+          (input: string) =>
+            Effect.suspend(() =>
+              ++runs === 1 ? Effect.map(call(input), (inner) => `outer of ${inner}`) : Effect.succeed("inner")
+            )
+        )
+        // Nobody else runs: who is not inside of the flight still waits for it.
+        assert.deepStrictEqual(yield* inTime(Effect.all([call("x"), call("x")], { concurrency: 2 })), [
+          "outer of inner",
+          "outer of inner"
+        ])
+        assert.strictEqual(runs, 2)
+        assert.strictEqual(yield* call("x"), "outer of inner")
+      }).pipe(Effect.provide(layer)))
+
+    const tools = ["a", "b", "c", "d"].map((name) => ToolMeta.make({ name, readOnly: true }))
+
+    for (const count of [2, 3, 4]) {
+      it.live(`runs ${count} tools that call each other in a circle`, () =>
+        Effect.gen(function*() {
+          const p = yield* simple
+          const runs = new Map<string, number>()
+          const calls: Array<(hops: number) => Effect.Effect<string>> = tools.slice(0, count).map((tool, i) =>
+            p.wrap(tool, (_: number) =>
+              Effect.suspend(() => {
+                const run = (runs.get(tool.name) ?? 0) + 1
+                runs.set(tool.name, run)
+                if (run > 2) return Effect.succeed(tool.name)
+                return Effect.andThen(
+                  Effect.yieldNow,
+                  Effect.map(calls[(i + 1) % count]!(0), (inner) => tool.name + inner)
+                )
+              }))
+          )
+          const answers = yield* inTime(Effect.all(calls.map((call) => call(0)), { concurrency: count }))
+          for (const [i, answer] of answers.entries()) assert.isTrue(answer.startsWith(tools[i]!.name))
+        }).pipe(Effect.provide(layer)))
+    }
+
+    it.live("still waits for a flight that does not wait for it", () =>
+      Effect.gen(function*() {
+        const p = yield* simple
+        const gate = Deferred.makeUnsafe<string>()
+        let runs = 0
+        const inner = p.wrap(tools[1]!, (_: number) => Effect.suspend(() => (runs++, Deferred.await(gate))))
+        const outer = p.wrap(tools[0]!, (i: number) => Effect.map(inner(0), (answer) => `${i} of ${answer}`))
+        const fibers = yield* Effect.forEach([inner(0), outer(1), outer(2), outer(1)], start)
+        yield* Deferred.succeed(gate, "inner")
+        assert.deepStrictEqual(yield* inTime(Effect.forEach(fibers, Fiber.join)), [
+          "inner",
+          "1 of inner",
+          "2 of inner",
+          "1 of inner"
+        ])
+        assert.strictEqual(runs, 1)
+      }).pipe(Effect.provide(layer)))
+
+    it.live("knows who waits for it after its leader was interrupted", () =>
+      Effect.gen(function*() {
+        const p = yield* simple
+        let runs = 0
+        const gate = Deferred.makeUnsafe<void>()
+        // The first run of `inner` is interrupted while `outer` waits for it, and so leads the second, which calls `outer`.
+        const inner: (i: number) => Effect.Effect<string> = p.wrap(tools[1]!, (_: number) =>
+          Effect.suspend(() => {
+            runs++
+            return runs === 1 ? Effect.never : runs === 2 ? outer(0) : Effect.succeed("end")
+          }))
+        const outer: (i: number) => Effect.Effect<string> = p.wrap(
+          tools[0]!,
+          (_: number) => Effect.andThen(Deferred.await(gate), Effect.map(inner(0), (answer) => `o${answer}`))
+        )
+        const first = yield* start(inner(0))
+        const second = yield* start(outer(0))
+        yield* Deferred.succeed(gate, undefined)
+        yield* Effect.yieldNow
+        yield* Fiber.interrupt(first)
+        assert.strictEqual(yield* inTime(Fiber.join(second)), "ooend")
+      }).pipe(Effect.provide(layer)))
+  })
+
   for (const seed of [1, 2, 3, 4, 5]) {
     it.effect(`answers 10,000 misses of 100 keys with one run each, or two where the leader died (seed ${seed})`, () =>
       Effect.gen(function*() {

@@ -10,7 +10,7 @@ import type { ToolCall } from "../../ToolCall.ts"
 import { isCacheKey } from "../CacheKey.ts"
 import type { Flight as SharedFlight } from "../CacheStore.ts"
 import type { CachedPath } from "./cachedPath.ts"
-import type { Caller, Flight } from "./flights.ts"
+import { type Caller, CurrentFlight, type Flight } from "./flights.ts"
 import * as Labels from "./labels.ts"
 import { corrupt, utf8Bytes } from "./resultCodec.ts"
 
@@ -55,6 +55,10 @@ export class CachedCall implements Caller {
 
   get hasTags(): boolean {
     return this.path.policy.tags !== undefined
+  }
+
+  get within(): Flight | undefined {
+    return this.fiber.getRef(CurrentFlight)
   }
 
   lead(flight: Flight): Effect.Effect<unknown, unknown, unknown> {
@@ -150,7 +154,8 @@ export class CachedCall implements Caller {
 
   #run(flight: Flight, mark: unknown, mayStore: boolean): Effect.Effect<unknown, unknown, unknown> {
     this.#missed()
-    return Effect.flatMap(this.next, (value) => this.#answered(flight, value, mark, mayStore))
+    const run = Effect.provideService(this.next, CurrentFlight, flight)
+    return Effect.flatMap(run, (value) => this.#answered(flight, value, mark, mayStore))
   }
 
   #answered(flight: Flight, value: unknown, mark: unknown, mayStore: boolean): Effect.Effect<unknown> {

@@ -11,6 +11,7 @@ import type { ToolCachePolicy, ToolPlan } from "../CachePolicy.ts"
 import type { Entry } from "../CacheStore.ts"
 import { CachedCall } from "./cachedCall.ts"
 import { callerOf, type Engine, type ToolEntry } from "./engine.ts"
+import { CurrentFlight } from "./flights.ts"
 import { corrupt } from "./resultCodec.ts"
 import { isUnavailable } from "./unavailable.ts"
 
@@ -175,7 +176,9 @@ export class CachedPath {
       const run = again === undefined ? next : again(other)
       return this.#fly<A, E, R>(key, new CachedCall(this, fiber, other, run, identity, undefined))
     })
-    return Effect.as(Effect.forkIn(Effect.ignoreCause(refresh), this.scope), value)
+    // Nobody waits for it, so it may wait for everybody.
+    const apart = Effect.provideService(Effect.ignoreCause(refresh), CurrentFlight, undefined)
+    return Effect.as(Effect.forkIn(apart, this.scope), value)
   }
 
   readonly decode = (text: string): unknown => {

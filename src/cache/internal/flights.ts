@@ -1,4 +1,5 @@
 import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { CallRecord } from "../../CallRecord.ts"
@@ -11,6 +12,7 @@ import type { CallRecord } from "../../CallRecord.ts"
  * - `text`: the answer, from the moment it is known until it can be read from the store.
  * - `detached`: something was invalidated that the answer may have been computed from. Nobody new joins the flight, and
  *   its answer is not stored.
+ * - `within`: the flight whose handler made the call that leads this one.
  */
 export class Flight {
   readonly key: string
@@ -20,6 +22,8 @@ export class Flight {
   record: CallRecord | undefined = undefined
   text: string | undefined = undefined
   detached = false
+  within: Flight | undefined = undefined
+  hasEnded = false
 
   constructor(key: string, labels: ReadonlyArray<string>, hasTags: boolean) {
     this.key = key
@@ -28,30 +32,43 @@ export class Flight {
   }
 }
 
+/** The flight that a handler runs for. Calls that it makes must not wait for that one. */
+export const CurrentFlight: Context.Reference<Flight | undefined> = Context.Reference<Flight | undefined>(
+  "effect-toolops/cache/CurrentFlight",
+  { defaultValue: () => undefined }
+)
+
 /** What one caller does, depending on where it finds itself. `A`, `E` and `R` of its call are its own business. */
 export interface Caller {
   readonly record: CallRecord
   readonly labels: ReadonlyArray<string>
   readonly hasTags: boolean
-  /** Runs the call for everybody. */
+  /** The flight whose handler makes the call. */
+  readonly within: Flight | undefined
+  /** Runs the call for everybody, its handler with the flight as `CurrentFlight`. */
   readonly lead: (flight: Flight) => Effect.Effect<any, any, any>
   /** Takes the leader's answer. */
   readonly share: (text: string) => Effect.Effect<any, any, any>
   /** Takes the leader's failure. */
   readonly fail: (cause: Cause.Cause<any>, leader: CallRecord | undefined) => Effect.Effect<any, any, any>
-  /** Runs the call for itself: the leader's answer was for the leader alone. */
+  /** Runs the call for itself: the leader's answer was for the leader alone, or would never come. */
   readonly alone: Effect.Effect<any, any, any>
 }
 
 /** One caller's place in a flight. Its finalizer is installed before the place is taken. */
 class Seat {
   readonly caller: Caller
+  readonly within: Flight | undefined
   flight: Flight | undefined = undefined
   leads = false
   resume: (effect: Effect.Effect<any, any, any>) => void = ignore
 
   constructor(caller: Caller) {
     this.caller = caller
+    let within = caller.within
+    // What a handler has left behind is inside of nothing that could still wait for it, nor may it keep it in memory.
+    while (within?.hasEnded === true) within = within.within
+    this.within = within
   }
 }
 
@@ -108,6 +125,8 @@ export class Flights {
       resume(this.#takeOff(seat, key))
     } else if (flight.text !== undefined) {
       resume(seat.caller.share(flight.text))
+    } else if (seat.within !== undefined && waitsFor(flight, seat.within)) {
+      resume(seat.caller.alone)
     } else {
       seat.flight = flight
       seat.resume = resume
@@ -119,6 +138,7 @@ export class Flights {
     seat.flight = flight
     seat.leads = true
     flight.record = seat.caller.record
+    flight.within = seat.within
     return seat.caller.lead(flight)
   }
 
@@ -144,6 +164,7 @@ export class Flights {
         return
       }
     }
+    flight.hasEnded = true
     if (this.byKey.get(flight.key) === flight) this.byKey.delete(flight.key)
     for (const waiting of takeAll(flight)) {
       waiting.resume(Exit.isFailure(exit) ? waiting.caller.fail(exit.cause, flight.record) : waiting.caller.alone)
@@ -153,6 +174,18 @@ export class Flights {
 
 // A handler whose parallel parts interrupt each other when one fails has failed.
 const isInterruption = (cause: Cause.Cause<unknown>): boolean => Cause.hasInterrupts(cause) && !Cause.hasFails(cause)
+
+// Whether a flight cannot end before a call that is made within another one has its answer. That other one cannot, nor can
+// those that it is within; nor those whose handlers wait for one of them.
+const waitsFor = (flight: Flight, within: Flight): boolean => {
+  const held = new Set<Flight>()
+  const hold = (inner: Flight | undefined): void => {
+    for (let one = inner; one !== undefined && !held.has(one); one = one.within) held.add(one)
+  }
+  hold(within)
+  for (const one of held) for (const seat of one.waiters) hold(seat.within)
+  return held.has(flight)
+}
 
 // Resumed fibers run on our stack and may come back to this flight, so they find it empty.
 const takeAll = (flight: Flight): ReadonlyArray<Seat> => {
