@@ -1,6 +1,6 @@
 /** What the store makes of a Redis client's replies. The client is a fake, so every one of them can be chosen. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { Deferred, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import { CacheStore, RedisCacheStore } from "effect-toolops/cache"
 import { Redis, RedisError } from "effect/persistence/Redis"
 import { TestClock } from "effect/testing"
@@ -33,6 +33,7 @@ const fake = (replies: Record<string, Reply>) => {
       sent.push(command)
       const reply = told[command]?.(...args)
       if (reply === silence) return Effect.never
+      if (Effect.isEffect(reply)) return reply as Effect.Effect<A>
       return reply instanceof Error ? Effect.fail(new RedisError({ cause: reply })) : Effect.succeed(reply as A)
     })
   const layer = Layer.succeed(Redis, {
@@ -67,6 +68,7 @@ describe("RedisCacheStore", () => {
     const nonsense = {
       "numbers": [1, "0"],
       "one part": ["1"],
+      "three parts": [...timeIn(0), "1"],
       "a text": "toolops:zz",
       "nothing": null,
       "words": ["now", "then"],
@@ -179,6 +181,40 @@ describe("RedisCacheStore", () => {
         for (let i = 0; i < 600; i++) yield* TestClock.adjust(100)
         assert.isAtLeast(redis.count("QUIT"), 10)
         assert.isAtMost(redis.count("QUIT"), 16)
+      }).pipe(Effect.scoped))
+
+    it.effect("is sent soon again when it did help", () =>
+      Effect.gen(function*() {
+        const redis = fake({})
+        const store = yield* storeOf(redis)
+        for (let i = 1; i <= 8; i++) {
+          redis.told.GET = () => "something"
+          redis.told.ECHO = () => "of another"
+          yield* store.get(key)
+          for (let waited = 0; redis.count("QUIT") < i && waited < 600; waited += 100) yield* TestClock.adjust(100)
+          assert.strictEqual(redis.count("QUIT"), i)
+          redis.told.GET = () => entryOf(5000)
+          redis.told.ECHO = (text) => text
+          yield* TestClock.adjust(300)
+          assert.strictEqual((yield* store.get(key))?.key, key)
+        }
+      }).pipe(Effect.scoped))
+
+    it.effect("is sent when a command that nobody waits for any more is given the text of a question", () =>
+      Effect.gen(function*() {
+        for (const bytesOf of [(text: string): unknown => text, (text: string): unknown => Buffer.from(text)]) {
+          const late = Deferred.makeUnsafe<unknown>()
+          let asked = ""
+          const redis = fake({ GET: () => Deferred.await(late), ECHO: (text) => (asked = text!, silence) })
+          const store = yield* storeOf(redis)
+          const waiting = yield* start(Effect.exit(store.get(key)))
+          yield* TestClock.adjust(300)
+          assert.isTrue(Exit.isFailure(yield* Fiber.join(waiting)))
+          assert.strictEqual(redis.count("QUIT"), 0)
+          yield* Deferred.succeed(late, bytesOf(asked))
+          yield* settle
+          assert.strictEqual(redis.count("QUIT"), 1)
+        }
       }).pipe(Effect.scoped))
 
     it.effect("is not waited for", () =>

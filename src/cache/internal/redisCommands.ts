@@ -44,7 +44,6 @@ export class RedisCommands {
   readonly #pending = new Set<Pending>()
   #isWatching = false
   #isSuspected = false
-  #isClosed = false
 
   constructor(
     redis: Redis["Service"],
@@ -61,7 +60,6 @@ export class RedisCommands {
   /** Ends what is on its way, and sends nothing any more: nobody would notice that it takes too long. */
   get close(): Effect.Effect<void> {
     return Effect.sync(() => {
-      this.#isClosed = true
       this.isDown = true
       for (const pending of this.#pending) pending.end(undefined)
     })
@@ -92,7 +90,6 @@ export class RedisCommands {
   // command back once it is sent, so its fiber goes on when nobody waits for it any more, and hears the reply.
   readonly timed: Send = (command) =>
     Effect.withFiber((fiber) => {
-      if (this.#isClosed) return this.failed(undefined)
       const awaited = Effect.callback<Exit.Exit<any, RedisError> | undefined>((resume) => {
         const running = Effect.runForkWith(fiber.context)(command)
         const pending: Pending = {
