@@ -111,8 +111,8 @@ class ToolCallImpl<V extends Varies> implements ToolCall<V> {
       callId: call.callId,
       idempotencyKey: call.idempotencyKey
     })
-    const { cacheKey, identity, limits, rule } = call.record
-    Object.assign(other.record, { cacheKey, identity, limits, rule })
+    const { cacheKey, identity, limits, observation, rule } = call.record
+    Object.assign(other.record, { cacheKey, identity, limits, observation, rule })
     other.#origin = call
     return other
   }
@@ -182,7 +182,7 @@ export const restart = <V extends Varies>(call: Options<V> | ToolCall<V>): ToolC
 
 /**
  * @internal The same call of the same caller, let in by the same rule, with a record for what becomes of it after the
- * first one has been answered.
+ * first one has been answered. Made while that one is under way, so that its executions are observed like others.
  */
 export const again: <V extends Varies>(call: ToolCall<V>) => ToolCall<V> = ToolCallImpl.again
 

@@ -7,8 +7,11 @@
  *
  * Two inputs have the same key exactly when their JSON is equal but for the order of members:
  *
- * - undefined members are left out, `-0` is `0`, an own `__proto__` is a member like any other.
+ * - Members that are undefined are left out, `-0` is `0`, an own `__proto__` is a member like any other.
  * - A tool with an `input` Schema is keyed by the Schema's JSON form, so dates, brands, bigints and classes have a key.
+ *   Where the Schema encodes anything, an undefined member of it is what the Schema makes of it: mostly null, so that
+ *   `{ day, note: undefined }` and `{ day }` are two calls. An input that such a Schema refuses has no key.
+ * - A Schema whose JSON form is the value itself is not asked: an input that it would refuse has the key of its own JSON.
  * - Without a Schema only JSON has a key. NaN, infinities, bigints, functions, symbols, undefined in an array, dates,
  *   maps, sets, typed arrays, class instances and anything with a `toJSON` have none: what a handler makes of them is
  *   not known here. Nor have lone surrogates, cycles, more than 128 levels, or more than 1,048,576 characters.

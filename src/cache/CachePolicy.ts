@@ -23,7 +23,9 @@ import type { ToolMeta } from "../ToolMeta.ts"
  * - `ttlOf`: the same for one answer. `undefined` leaves it at `ttl`; 0 means that the answer is for this call alone.
  * - `jitter`: by how much of itself a ttl may be shortened, 0 to 1, so that entries do not all end at once.
  * - `staleWhileRevalidate`: how long after its ttl an answer is still given at once, while one call in the background
- *   fetches a new one.
+ *   fetches a new one. That one runs on the decision of the call that was given the old answer, which a `required`
+ *   audit log has acknowledged before; the log's record of the outcome is that call's (`stale`), and none is written of
+ *   what became of the refresh: see `ToolCache.Stats` and the `tool.exec.*` metrics.
  * - `staleIfError`: how long after its ttl an answer is given when the tool cannot be reached: an open circuit, a
  *   timeout, a transport failure, or what `staleIf` says.
  * - `staleIf`: more errors for which `staleIfError` holds.

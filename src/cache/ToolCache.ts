@@ -54,7 +54,7 @@ export type Target =
  * - `hits`, `misses`, `stale`, `coalesced`: answers from the store, executions, answers past their time, answers that
  *   another call was computing.
  * - `bypassed`: calls of tools that are cacheable that asked not to be. `refreshes`: answers fetched anew before anybody
- *   waited.
+ *   waited. `failedRefreshes`: those of them that failed, which no caller was told. Their executions are in `tool.exec.*`.
  * - `uncacheable`: calls without a key. `unstored`: answers that were not kept: not JSON, too large, for one call alone.
  * - `corrupt`: what a store returned and should not have. `errors`: operations of the store that failed, and functions
  *   of a tool's policy that threw.
@@ -70,6 +70,7 @@ export interface Stats {
   readonly coalesced: number
   readonly bypassed: number
   readonly refreshes: number
+  readonly failedRefreshes: number
   readonly uncacheable: number
   readonly unstored: number
   readonly corrupt: number

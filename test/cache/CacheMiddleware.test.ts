@@ -1,11 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Duration, Effect, Exit, Fiber, Layer, Schema } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber, Layer, Metric, Schema, Tracer } from "effect"
 import { type CallRecord, ToolCall, ToolMeta, ToolMiddleware, ToolPipeline } from "effect-toolops"
 import { Identity } from "effect-toolops/auth"
-import { CacheMiddleware, ToolCache } from "effect-toolops/cache"
+import { CacheKey, CacheMiddleware, ToolCache } from "effect-toolops/cache"
+import { ObserveMiddleware } from "effect-toolops/observe"
 import { ResilienceError } from "effect-toolops/resilience"
 import { HttpClientError, HttpClientRequest } from "effect/http"
 import { TestClock } from "effect/testing"
+import { type KeptEntry, RecentAnswers } from "../../src/cache/internal/recentAnswers.ts"
 import { cached, pipelineOf, Recorder } from "./support.ts"
 
 const search = ToolMeta.make({ namespace: "docs", name: "search", readOnly: true })
@@ -183,6 +185,45 @@ describe("CacheMiddleware", () => {
         }
         assert.strictEqual(runs, answers.length)
         assert.isUndefined((Object.prototype as { readonly x?: unknown }).x)
+      }).pipe(Effect.provide(cached())))
+
+    it("keeps the values of 64 answers of at most 2,048 characters, until they are forgotten", () => {
+      const recent = new RecentAnswers()
+      const keep = (text: string) => {
+        const entry: KeptEntry = { key: "k", text, freshUntil: 1, keepUntil: 1 }
+        for (let i = 0; i < 3; i++) assert.deepStrictEqual(recent.valueOf(entry, JSON.parse), JSON.parse(text))
+        return entry
+      }
+      const isKept = (entry: KeptEntry) => typeof entry["~asked"] === "function"
+      const text = (length: number) => JSON.stringify(["x".repeat(length - 4)])
+      assert.isTrue(isKept(keep(text(2048))))
+      assert.isFalse(isKept(keep(text(2049))))
+      const entries = Array.from({ length: 100 }, (_, i) => keep(JSON.stringify({ i })))
+      assert.deepStrictEqual(entries.map(isKept), Array.from({ length: 100 }, (_, i) => i >= 36))
+      // One that had to make room may come back.
+      assert.isTrue(isKept(keep(entries[0]!.text)))
+      recent.clear()
+      assert.isFalse(entries.some(isKept))
+    })
+
+    it.effect("keeps no value of an answer that was invalidated", () =>
+      Effect.gen(function*() {
+        const p = yield* pipelineOf
+        const cache = yield* ToolCache.ToolCache
+        const call = p.run({ tool: search, input: 1 }, Effect.succeed({ n: 1 }))
+        const targets = [
+          cache.clear,
+          cache.invalidate({ tool: "docs:search" }),
+          Effect.suspend(() =>
+            cache.invalidate({ key: CacheKey.make({ tool: search, input: 1, identity: Identity.anonymous })! })
+          )
+        ]
+        for (const forget of targets) {
+          for (let i = 0; i < 4; i++) yield* call
+          assert.isAbove(cache["~engine"].recent.size, 0)
+          yield* forget
+          assert.strictEqual(cache["~engine"].recent.size, 0)
+        }
       }).pipe(Effect.provide(cached())))
 
     it.effect("gives answers back through the tool's Schema", () =>
@@ -474,6 +515,68 @@ describe("CacheMiddleware", () => {
         assert.strictEqual(yield* call, 3)
       }).pipe(Effect.provide(cached())))
 
+    it.effect("counts refreshes that fail, and tells of their executions as of any other", () => {
+      const spans: Array<Tracer.NativeSpan> = []
+      const events: Array<string> = []
+      class Span extends Tracer.NativeSpan {
+        override event(name: string): void {
+          events.push(name)
+        }
+      }
+      const tracer = Tracer.make({
+        span: (options) => {
+          const span = new Span(options)
+          spans.push(span)
+          return span
+        }
+      })
+      const retried = ToolMiddleware.of<never>({
+        name: "recorder",
+        forTool: () => (_call, next) => Effect.retry(next, { times: 1 })
+      })
+      return Effect.gen(function*() {
+        const p = yield* ToolPipeline.make(
+          ObserveMiddleware.ObserveMiddleware,
+          CacheMiddleware.CacheMiddleware,
+          Recorder
+        )
+        let runs = 0
+        const call = p.run(
+          { tool: swr },
+          Effect.suspend(() => ++runs === 1 ? Effect.succeed(1) : Effect.fail({ _tag: "Down" }))
+        )
+        assert.strictEqual(yield* call, 1)
+        yield* TestClock.adjust("11 seconds")
+        assert.strictEqual(yield* call, 1)
+        yield* TestClock.adjust("1 millis")
+        assert.strictEqual(runs, 3)
+        const counts = (yield* Metric.snapshot).flatMap(({ attributes, id, state }) =>
+          id.startsWith("tool.exec.") && "count" in state && attributes?.["tool.id"] === "swr"
+            ? [[id, state.count]]
+            : []
+        )
+        assert.deepStrictEqual(Object.fromEntries(counts), {
+          "tool.exec.total": 3,
+          "tool.exec.errors": 2,
+          "tool.exec.duration": 3
+        })
+        const [first, ...more] = spans.filter((span) => span.name === "tool.exec.swr")
+        assert.strictEqual(first!.status._tag, "Ended")
+        assert.deepStrictEqual(more.map((span) => span.attributes.get("error.type")), ["Down", "Down"])
+        // The span of the call whose answer was stale is told nothing of the refresh.
+        assert.strictEqual(spans.filter((span) => span.name === "execute_tool swr").length, 2)
+        assert.deepStrictEqual(events, ["tool.cache.hit"])
+        const stats = yield* (yield* ToolCache.ToolCache).stats
+        assert.deepInclude(stats, { refreshes: 1, failedRefreshes: 1 })
+      }).pipe(
+        Effect.provide(
+          Layer.mergeAll(cached(), ObserveMiddleware.layer({ log: false }), Layer.succeed(Recorder, retried))
+        ),
+        Effect.provideService(Tracer.Tracer, tracer),
+        Effect.provideService(Metric.MetricRegistry, new Map())
+      )
+    })
+
     it.effect("writes nothing of a refresh into the record of the call whose answer was stale", () => {
       const records: Array<CallRecord.CallRecord> = []
       return Effect.gen(function*() {
@@ -506,6 +609,31 @@ describe("CacheMiddleware", () => {
         assert.deepInclude(second!.record, { attempts: 1, cacheKey: told.cacheKey, refusedAs: "rejected" })
         assert.strictEqual(records.length, 2)
       }).pipe(Effect.provide(cached({ records })))
+    })
+
+    it.effect("refreshes as the caller that the record names", () => {
+      const authenticated = ToolMiddleware.of<never>({
+        name: "recorder",
+        forTool: () => (call, next) => {
+          Object.assign(call.record, { identity: alice, rule: "rule" })
+          return next
+        }
+      })
+      return Effect.gen(function*() {
+        const p = yield* pipelineOf
+        const calls: Array<unknown> = []
+        const call = p.wrap(
+          swr,
+          (_: number, { record: { cacheKey, identity, rule } }) =>
+            Effect.sync(() => calls.push({ cacheKey, identity, rule }))
+        )(1)
+        yield* call
+        yield* TestClock.adjust("11 seconds")
+        yield* call
+        yield* TestClock.adjust("1 millis")
+        const cacheKey = CacheKey.make({ tool: swr, input: 1, identity: alice })
+        assert.deepStrictEqual(calls, [0, 1].map(() => ({ cacheKey, identity: alice, rule: "rule" })))
+      }).pipe(Effect.provide(Layer.mergeAll(cached(), Layer.succeed(Recorder, authenticated))))
     })
 
     it.effect("ends a refresh with the layer's scope", () =>

@@ -1,3 +1,4 @@
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
@@ -169,17 +170,23 @@ export class CachedPath {
   ): Effect.Effect<A, never, R> {
     const { counters, flights } = this.engine
     if (flights.byKey.has(key)) return Effect.succeed(value)
+    const other = ToolCall.again(call)
     const refresh = Effect.withFiber((fiber) => {
       if (flights.byKey.has(key)) return Effect.void
       counters.refreshes++
-      const other = ToolCall.again(call)
       const run = again === undefined ? next : again(other)
       return this.#fly<A, E, R>(key, new CachedCall(this, fiber, other, run, identity, undefined))
     })
     // Nobody waits for it, so it may wait for everybody.
-    const apart = Effect.provideService(Effect.ignoreCause(refresh), CurrentFlight, undefined)
+    const apart = Effect.provideService(Effect.catchCause(refresh, this.#refreshFailed), CurrentFlight, undefined)
     return Effect.as(Effect.forkIn(apart, this.scope), value)
   }
+
+  // Nobody is told, so it is counted. A refresh that ends with the layer has not failed.
+  readonly #refreshFailed = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+    Effect.sync(() => {
+      if (!Cause.hasInterruptsOnly(cause)) this.engine.counters.failedRefreshes++
+    })
 
   readonly decode = (text: string): unknown => {
     const value = this.tool.codec.decode(text)

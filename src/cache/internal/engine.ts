@@ -28,6 +28,7 @@ export class Counters {
   coalesced = 0
   bypassed = 0
   refreshes = 0
+  failedRefreshes = 0
   uncacheable = 0
   unstored = 0
   corrupt = 0
@@ -52,6 +53,7 @@ export class Engine {
     this.keepsObjects = store["~peek"] !== undefined
     this.clear = Effect.suspend(() => {
       this.flights.detach(() => true)
+      this.recent.clear()
       return store.clear
     })
   }
@@ -84,6 +86,7 @@ export class Engine {
   remove(key: string): Effect.Effect<void, CacheError> {
     return Effect.suspend(() => {
       this.flights.detach((flight) => flight.key === key)
+      this.recent.clear()
       return this.store.remove(key)
     })
   }
@@ -96,6 +99,7 @@ export class Engine {
       const isAffected = (flight: Flight): boolean =>
         (hasTag && flight.hasTags) || flight.labels.some((label) => labels.includes(label))
       this.flights.detach(isAffected)
+      this.recent.clear()
       return this.store.invalidate(labels)
     })
   }

@@ -19,6 +19,17 @@ export class RecentAnswers {
   readonly #recent: Array<KeptEntry | undefined> = []
   #next = 0
 
+  get size(): number {
+    return this.#recent.length
+  }
+
+  /** Keeps nothing of answers that were forgotten. */
+  clear(): void {
+    for (const entry of this.#recent) if (entry !== undefined) entry["~asked"] = undefined
+    this.#recent.length = 0
+    this.#next = 0
+  }
+
   /** The value of an entry, where `decode` gives what is in its text. */
   valueOf(entry: KeptEntry, decode: (text: string) => unknown): unknown {
     const asked = entry["~asked"]

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import * as Tracer from "effect/Tracer"
 import { CallRecord, type Outcome } from "../../CallRecord.ts"
-import type { ToolCall } from "../../ToolCall.ts"
+import { originOf, type ToolCall } from "../../ToolCall.ts"
 import type { ToolMeta } from "../../ToolMeta.ts"
 import type { Around } from "../../ToolMiddleware.ts"
 import * as Names from "../ToolAttributes.ts"
@@ -55,7 +55,8 @@ class Execution {
       this.before = fiber.context
       fiber.setContext(Context.add(fiber.context, Tracer.ParentSpan, span))
       annotateSpan(span, ambient, settings.redaction)
-      this.describe(span, outer.span, stopwatch.wall)
+      // The span of a call whose answer is being fetched anew has ended.
+      this.describe(span, originOf(this.call) === this.call ? outer.span : undefined, stopwatch.wall)
     })
   }
 
