@@ -60,6 +60,23 @@ describe("a handler that takes its time", () => {
       }))
   }
 
+  it.effect("has what it reports read at once, wherever the scheduler lets others run", () =>
+    Effect.gen(function*() {
+      let isRead = yield* Deferred.make<void>()
+      const handle = yield* guarded(({ preliminary }) =>
+        Effect.andThen(Effect.yieldNow, preliminary(0)).pipe(Effect.andThen(Deferred.await(isRead)), Effect.as(1))
+      )
+      for (let maxOps = 3; maxOps <= 160; maxOps++) {
+        isRead = yield* Deferred.make<void>()
+        const scheduler = new SweepScheduler({ mode: "between", maxOps, at: Infinity })
+        const reader = scheduler.aim(
+          Effect.flatMap(handle, Stream.runForEach(() => Deferred.succeed(isRead, undefined)))
+        )
+        scheduler.drain()
+        assert.strictEqual(reader.pollUnsafe()?._tag, "Success", `${maxOps} operations at a time`)
+      }
+    }))
+
   it.effect("gives back what it has acquired, wherever its reader is interrupted", () =>
     Effect.gen(function*() {
       const count = { acquired: 0, released: 0 }

@@ -103,28 +103,30 @@ export default async (): Promise<ReadonlyArray<Group>> => {
   const names = ["the bare Effect server", "guarded, a miss each", "the official SDK's server"] as const
   const clients = await Promise.all(servers.map(({ url }) => connect(url)))
   // Every text is new, so that nothing is known already.
-  const fresh = (server: Server) => () => called(server, "echo", `text ${serial}`)
+  const fresh = (server: Server, tool = "echo") => () => called(server, tool, `text ${serial}`)
   const against = (index: number): Pick<Case, "baseline" | "goal"> =>
     index === 0 ? {} : index === 1 ? { baseline: names[0], goal: 1 / 0.95 } : { baseline: names[0] }
 
-  const wall = servers.map((server, index): Case => ({
-    name: names[index]!,
-    ops: 2_000,
-    run: (n) => inFlight(connections, n, fresh(server)),
-    check,
-    ...against(index)
-  }))
-  const processor = servers.map((server, index): Case => ({
-    name: names[index]!,
-    ops: 2_000,
-    figure: true,
-    run: async (n) => {
-      const before = await server.spent()
-      await inFlight(connections, n, fresh(server))
-      return (await server.spent() - before) / n
-    },
-    ...against(index)
-  }))
+  const wall = (servers: ReadonlyArray<Server>, tool: string) =>
+    servers.map((server, index): Case => ({
+      name: names[index]!,
+      ops: 2_000,
+      run: (n) => inFlight(connections, n, fresh(server, tool)),
+      check,
+      ...against(index)
+    }))
+  const processor = (servers: ReadonlyArray<Server>, tool: string) =>
+    servers.map((server, index): Case => ({
+      name: names[index]!,
+      ops: 2_000,
+      figure: true,
+      run: async (n) => {
+        const before = await server.spent()
+        await inFlight(connections, n, fresh(server, tool))
+        return (await server.spent() - before) / n
+      },
+      ...against(index)
+    }))
   const official = clients.map((client, index): Case => ({
     name: names[index]!,
     ops: 1_000,
@@ -138,8 +140,20 @@ export default async (): Promise<ReadonlyArray<Group>> => {
     ...against(index)
   }))
   return [
-    { name: `mcp: time of a call, ${connections} connections`, cases: wall },
-    { name: `mcp: the server's processor time of a call, ${connections} connections`, cases: processor },
+    { name: `mcp: time of a call, ${connections} connections`, cases: wall(servers, "echo") },
+    {
+      name: `mcp: the server's processor time of a call, ${connections} connections`,
+      cases: processor(servers, "echo")
+    },
+    // The other path through a guarded toolkit: the handler goes on in a later turn than that in which it has begun.
+    {
+      name: `mcp: time of a call of a tool that yields, ${connections} connections`,
+      cases: wall([bare, guarded], "later")
+    },
+    {
+      name: `mcp: the server's processor time of a call of a tool that yields, ${connections} connections`,
+      cases: processor([bare, guarded], "later")
+    },
     { name: "mcp: time of a call, official client, 16 in flight", cases: official },
     {
       name: "mcp: a tool of 5 ms, one call after the other",

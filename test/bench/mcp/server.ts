@@ -22,22 +22,27 @@ const Text = Schema.Struct({ text: Schema.String })
 const Echo = Tool.make("echo", { parameters: Text, success: Text })
   .annotate(Tool.Readonly, true)
   .annotate(ToolPolicy.ToolPolicy, { policy: { bulkhead: { maxConcurrent: 1_000 } } })
+// Its answer is not there yet when it has begun, as with any tool that asks somebody.
+const Later = Tool.make("later", { parameters: Text, success: Text })
+  .annotate(Tool.Readonly, true)
+  .annotate(ToolPolicy.ToolPolicy, { policy: { bulkhead: { maxConcurrent: 1_000 } } })
 const Slow = Tool.make("slow", { parameters: Text, success: Text })
   .annotate(Tool.Readonly, true)
   .annotate(ToolPolicy.ToolPolicy, { policy: { bulkhead: { maxConcurrent: 1_000 } } })
 
 const work = {
   echo: ({ text }: typeof Text.Type) => Effect.succeed({ text }),
+  later: ({ text }: typeof Text.Type) => Effect.as(Effect.yieldNow, { text }),
   slow: ({ text }: typeof Text.Type) => Effect.as(Effect.sleep("5 millis"), { text })
 }
 
 const bare = () => {
-  const Tools = Toolkit.make(Echo, Slow)
+  const Tools = Toolkit.make(Echo, Later, Slow)
   return McpServer.toolkit(Tools).pipe(Layer.provide(Tools.toLayer(work)))
 }
 
 const guarded = () => {
-  const Tools = ToolkitOps.guard(Toolkit.make(Echo, Slow))
+  const Tools = ToolkitOps.guard(Toolkit.make(Echo, Later, Slow))
   const auth = Layer.mergeAll(
     ApiKey.layer().pipe(Layer.provide(
       ApiKey.layerMemory({ keys: [{ id: "b", key: Redacted.make(key), principal: "bench", roles: ["user"] }] })
