@@ -234,7 +234,7 @@ describe("single flight", () => {
           const p = yield* simple
           const runs = new Map<string, number>()
           const calls: Array<(hops: number) => Effect.Effect<string>> = tools.slice(0, count).map((tool, i) =>
-            p.wrap(tool, (_: number) =>
+            p.wrap(tool, (_input: number) =>
               Effect.suspend(() => {
                 const run = (runs.get(tool.name) ?? 0) + 1
                 runs.set(tool.name, run)
@@ -255,7 +255,7 @@ describe("single flight", () => {
         const p = yield* simple
         const gate = Deferred.makeUnsafe<string>()
         let runs = 0
-        const inner = p.wrap(tools[1]!, (_: number) => Effect.suspend(() => (runs++, Deferred.await(gate))))
+        const inner = p.wrap(tools[1]!, (_input: number) => Effect.suspend(() => (runs++, Deferred.await(gate))))
         const outer = p.wrap(tools[0]!, (i: number) => Effect.map(inner(0), (answer) => `${i} of ${answer}`))
         const fibers = yield* Effect.forEach([inner(0), outer(1), outer(2), outer(1)], start)
         yield* Deferred.succeed(gate, "inner")
@@ -274,14 +274,14 @@ describe("single flight", () => {
         let runs = 0
         const gate = Deferred.makeUnsafe<void>()
         // The first run of `inner` is interrupted while `outer` waits for it, and so leads the second, which calls `outer`.
-        const inner: (i: number) => Effect.Effect<string> = p.wrap(tools[1]!, (_: number) =>
+        const inner: (i: number) => Effect.Effect<string> = p.wrap(tools[1]!, (_input: number) =>
           Effect.suspend(() => {
             runs++
             return runs === 1 ? Effect.never : runs === 2 ? outer(0) : Effect.succeed("end")
           }))
         const outer: (i: number) => Effect.Effect<string> = p.wrap(
           tools[0]!,
-          (_: number) => Effect.andThen(Deferred.await(gate), Effect.map(inner(0), (answer) => `o${answer}`))
+          (_input: number) => Effect.andThen(Deferred.await(gate), Effect.map(inner(0), (answer) => `o${answer}`))
         )
         const first = yield* start(inner(0))
         const second = yield* start(outer(0))
