@@ -6,6 +6,7 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import { controls } from "../internal/controls.ts"
 import type { RequestHeadersInput } from "../ToolCall.ts"
 import * as AuthError from "./AuthError.ts"
 import { ambiguous, authorization, header } from "./internal/credentials.ts"
@@ -64,9 +65,6 @@ export const basic = (
       ? bad()
       : Effect.succeedSome({ username: text.slice(0, colon), password: Redacted.make(text.slice(colon + 1)) })
   })
-
-// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
-const controls = /[\u0000-\u001f\u007f-\u009f]/
 
 const decodeBasic = (encoded: string): string | undefined => {
   try {

@@ -25,6 +25,7 @@ import * as Schema from "effect/Schema"
 import type * as SchemaAST from "effect/SchemaAST"
 import type { Identity } from "../auth/Identity.ts"
 import { canonicalJson } from "../internal/canonicalJson.ts"
+import { controls } from "../internal/controls.ts"
 import { sha256Hex } from "../internal/hash.ts"
 import type { ToolMeta } from "../ToolMeta.ts"
 import { canonicalJsonOf } from "./internal/schemaWriter.ts"
@@ -103,9 +104,6 @@ export const make = (options: Options): string | undefined =>
  */
 export const isCacheKey = (text: string): boolean =>
   text.length > 0 && text.length <= maxLength && !controls.test(text) && text.isWellFormed()
-
-// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
-const controls = /[\u0000-\u001f\u007f-\u009f]/
 
 /** @internal Everything that depends on the tool alone is done here. */
 export const forTool = (tool: ToolMeta): KeyOf => {

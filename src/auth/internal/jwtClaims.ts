@@ -1,5 +1,6 @@
 import * as DateTime from "effect/DateTime"
 import * as Jose from "jose"
+import { controls } from "../../internal/controls.ts"
 import type { AuthError } from "../AuthError.ts"
 import { refused } from "../AuthError.ts"
 import * as Identity from "../Identity.ts"
@@ -36,8 +37,7 @@ const isPlain = (text: string): boolean => {
 /** Says whether a value can name somebody: text that prints, has an end, and is the same wherever it is copied to. */
 export const isName = (value: unknown): value is string =>
   typeof value === "string" && value.length > 0 && value.length <= maxName &&
-  // oxlint-disable-next-line no-control-regex -- control characters are what it looks for
-  (isPlain(value) || (!/[\u0000-\u001f\u007f-\u009f]/.test(value) && value.isWellFormed()))
+  (isPlain(value) || (!controls.test(value) && value.isWellFormed()))
 
 /** Checks the name of a claim, or a path of names, given as an option. */
 export const claimPath = (
